@@ -1,0 +1,144 @@
+"""What goes into a check and what comes out: frozen values without behaviour.
+
+Attribute values are JSON values: ``None``, ``bool``, ``float``, ``str``, lists and string-keyed dicts.
+Numbers are always ``float``, as in Cerbos, whose attributes travel as protobuf ``Value``;
+:func:`json_value` converts what Python code has at hand.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+JsonValue = Any
+"""``None | bool | float | str | list[JsonValue] | dict[str, JsonValue]``; mypy has no useful recursive form."""
+
+EMPTY: Mapping[str, JsonValue] = MappingProxyType({})
+
+NO_MATCH = "NO_MATCH"
+"""The matched policy when no policy had anything to say (Cerbos's word)."""
+
+
+class Effect(enum.Enum):
+    """What a rule or a decision says."""
+
+    ALLOW = "EFFECT_ALLOW"
+    DENY = "EFFECT_DENY"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: an id, roles, attributes."""
+
+    id: str
+    roles: tuple[str, ...]
+    attr: Mapping[str, JsonValue] = EMPTY
+    policy_version: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What is asked for: a kind, an id, attributes."""
+
+    kind: str
+    id: str
+    attr: Mapping[str, JsonValue] = EMPTY
+    policy_version: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuxData:
+    """Verified facts beside principal and resource: the claims of one token, or of several by name."""
+
+    jwt: Mapping[str, JsonValue] = EMPTY
+    jwts: Mapping[str, Mapping[str, JsonValue]] = EMPTY
+
+
+NO_AUX_DATA = AuxData()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckInput:
+    """One question: may *principal* do each of *actions* to *resource*?"""
+
+    principal: Principal
+    resource: Resource
+    actions: tuple[str, ...]
+    aux_data: AuxData = NO_AUX_DATA
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionDecision:
+    """The answer for one action.
+
+    *policy* is the key of the policy that decided (``resource.expense.vdefault``) or ``NO_MATCH``; *scope* the
+    scope whose rule decided; *rule* the name of that rule, empty when none matched.
+    """
+
+    effect: Effect
+    policy: str
+    scope: str = ""
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a rule's ``output`` expression said: a JSON value, or the error that kept it from having one."""
+
+    src: str
+    action: str
+    value: JsonValue = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationError:
+    """A condition or variable that failed at run time.
+
+    *place* is ``file:line:column`` of the expression in the policy; *excerpt* shows the expression with the
+    failing part underlined.
+    """
+
+    expression: str
+    message: str
+    place: str = ""
+    excerpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a :class:`CheckInput`, action by action, with everything the rules had to say."""
+
+    actions: Mapping[str, ActionDecision]
+    outputs: tuple[Output, ...] = ()
+    effective_derived_roles: tuple[str, ...] = ()
+    evaluation_errors: tuple[EvaluationError, ...] = ()
+
+
+def json_value(value: object) -> JsonValue:
+    """Convert plain Python data to attribute values: every number a ``float``, every sequence a ``list``.
+
+    Raises:
+        TypeError: a value that JSON does not know, or a key that is not a string.
+    """
+    if value is None or isinstance(value, (bool, str, float)):
+        return value
+    if isinstance(value, int):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {_json_key(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return [json_value(item) for item in value]
+    raise TypeError(f"`{type(value).__name__}` is not a JSON value")
+
+
+def _json_key(key: object) -> str:
+    if isinstance(key, str):
+        return key
+    raise TypeError(f"an attribute name must be a string, not `{type(key).__name__}`")
