@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator
 
 import betterproto2
 from envoy_data_plane.message_pool import default_message_pool
@@ -28,6 +27,9 @@ from google.protobuf import (
     timestamp_pb2,
     wrappers_pb2,
 )
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WELL_KNOWN_FILES = (any_pb2, duration_pb2, empty_pb2, struct_pb2, timestamp_pb2, wrappers_pb2)
 WELL_KNOWN_PACKAGE = "google.protobuf"
@@ -90,7 +92,7 @@ class _Field:
 
 def _fields(cls: type[betterproto2.Message]) -> Iterator[_Field]:
     hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type] # every betterproto2 message is a dataclass
         metadata: betterproto2.FieldMetadata = field.metadata["betterproto"]
         yield _Field(field.name, metadata, _message_class(hints[field.name], metadata))
 
@@ -104,7 +106,9 @@ def _message_class(hint: object, metadata: betterproto2.FieldMetadata) -> type[b
         return typing.cast("type[betterproto2.Message]", metadata.unwrap())
     if isinstance(hint, type) and issubclass(hint, betterproto2.Message):
         return hint
-    return next(a for a in typing.get_args(hint) if isinstance(a, type) and issubclass(a, betterproto2.Message))
+    return next(
+        a for a in typing.get_args(hint) if isinstance(a, type) and issubclass(a, betterproto2.Message)
+    )
 
 
 def _reachable(roots: tuple[type[betterproto2.Message], ...]) -> list[type[betterproto2.Message]]:
@@ -156,8 +160,8 @@ def _describe(
     file: descriptor_pb2.FileDescriptorProto,
 ) -> None:
     for field in _fields(cls):
-        if field.metadata.map_meta:
-            _describe_map(field, descriptor, _full_name(cls))
+        if field.metadata.map_meta is not None:
+            _describe_map(field, field.metadata.map_meta, descriptor, _full_name(cls))
         else:
             described = _describe_field(descriptor, field.name, field.metadata, field.message)
             if field.metadata.group:
@@ -184,13 +188,17 @@ def _describe_field(
     return field
 
 
-def _describe_map(field: _Field, descriptor: descriptor_pb2.DescriptorProto, owner: str) -> None:
-    """A map is a repeated nested message with a key and a value (protobuf encoding, "Maps")."""
-    assert field.metadata.map_meta is not None
+def _describe_map(
+    field: _Field,
+    entries: tuple[betterproto2.FieldMetadata, betterproto2.FieldMetadata],
+    descriptor: descriptor_pb2.DescriptorProto,
+    owner: str,
+) -> None:
+    """Describe a map: a repeated nested message with a key and a value (protobuf encoding, "Maps")."""
     entry_name = f"{field.name.title().replace('_', '')}Entry"
     entry = descriptor.nested_type.add(name=entry_name)
     entry.options.map_entry = True
-    key, value = field.metadata.map_meta
+    key, value = entries
     _describe_field(entry, "key", key, None)
     _describe_field(entry, "value", value, field.message)
     descriptor.field.add(

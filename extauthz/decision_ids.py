@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 PAIRS = tuple(high + low for high in ALPHABET for low in ALPHABET)

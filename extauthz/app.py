@@ -1,0 +1,332 @@
+"""The parts, put together: from a configuration to a service that answers.
+
+This is the one place that knows every part. What a configuration says becomes plain arguments here, so that
+no part depends on how the file is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from engine.engine import Engine
+from engine.model import Effect, Principal
+from engine.rules import Settings
+from engine.storage import Watchable, open_store
+from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
+from extauthz.config import ANY_METHOD
+from extauthz.decision_ids import decision_ids
+from extauthz.fetch import client
+from extauthz.identity import Identity, JwtIdentity, PrincipalSlots, TokenPlace, TokenRules
+from extauthz.keysets import FileOrigin, InlineOrigin, KeyFormat, KeySet, KeySets, RemoteOrigin
+from extauthz.readiness import Component, Status
+from extauthz.routes import RouteTable
+from extauthz.sources import HttpSource
+from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, ProblemTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import httpx
+
+    from engine.engine import Reload
+    from extauthz import config
+    from extauthz.keysets import KeySetStatus, Origin
+    from extauthz.slots import Slot
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 64
+"""Connections to sources and identity providers, for each worker."""
+LOCAL_INTERVAL: Final = 2.0
+"""Seconds between two looks at a key set in a file."""
+ROUTE_DECISION: Final[Mapping[str, Effect | None]] = {
+    "policy": None,
+    "allow": Effect.ALLOW,
+    "deny": Effect.DENY,
+}
+
+
+class App:
+    """A service that answers requests; :meth:`start` keeps its policies and keys fresh."""
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        engine: Engine,
+        watched: Watchable | None,
+        key_sets: KeySets,
+        http: httpx.AsyncClient,
+    ) -> None:
+        """*watched* is the store of the engine's policies, None when its changes are not to be followed."""
+        self.authorizer = authorizer
+        self._engine = engine
+        self._watched = watched
+        self._key_sets = key_sets
+        self._http = http
+
+    async def start(self) -> None:
+        """Load the keys, and follow policies and keys. Missing keys do not stop it; readiness tells."""
+        if self._watched is not None:
+            self._engine.listen(_log_reload)
+            self._watched.watch(self._engine.reload)
+        await self._key_sets.start()
+
+    async def stop(self) -> None:
+        """Let go of watches and connections."""
+        await asyncio.gather(
+            asyncio.to_thread(self._engine.close), self._key_sets.stop(), self._http.aclose()
+        )
+
+    def readiness(self) -> Status:
+        """Tell whether there are policies and keys to decide by; what is old but in force is ready."""
+        return Status((_policies(self._engine.status), *map(_key_set, self._key_sets.status())))
+
+
+def build(settings: config.Config) -> App:
+    """Put a service together. Its policies are loaded, nothing runs yet.
+
+    Raises:
+        engine.load.PolicyError: with every fault of every policy.
+        engine.storage.StoreError: the policies cannot be read.
+        extauthz.keysets.KeySetError: keys that stand in the configuration cannot be used.
+
+    """
+    http = client(MAX_CONNECTIONS)
+    store = open_store(settings.storage.driver, _storage(settings.storage))
+    engine = Engine.from_store(store, settings=_engine_settings(settings.engine))
+    key_sets = {keys.id: _made_key_set(keys, http) for keys in settings.aux_data.jwt.key_sets}
+    authorizer = _authorizer(settings, engine, key_sets, http)
+    watch = settings.storage.disk.watch_for_changes
+    watched = store if watch and isinstance(store, Watchable) else None
+    return App(authorizer, engine, watched, KeySets(key_sets.values()), http)
+
+
+# --- readiness --------------------------------------------------------------------------------------------
+
+
+def _policies(reload: Reload) -> Component:
+    loaded = f"{reload.policies} {'policy' if reload.policies == 1 else 'policies'}"
+    if reload.ok:
+        return Component("policies", ready=True, detail=loaded)
+    faults = "; ".join(map(str, reload.faults))
+    return Component("policies", ready=True, detail=f"{loaded} of before are in force: {faults}")
+
+
+def _key_set(status: KeySetStatus) -> Component:
+    name = f"key set {status.id}"
+    if status.keys and not status.error:
+        return Component(name, ready=True)
+    stale = "; the keys of before are in force" if status.keys else ""
+    return Component(name, ready=bool(status.keys), detail=f"{status.error or 'not loaded yet'}{stale}")
+
+
+def _log_reload(reload: Reload) -> None:
+    if reload.ok:
+        log.info("policies changed: %d are in force", reload.policies)
+    else:
+        log.error(
+            "the new policies are not in force, those of before are:\n%s", "\n".join(map(str, reload.faults))
+        )
+
+
+# --- engine -----------------------------------------------------------------------------------------------
+
+
+def _storage(storage: config.Storage) -> dict[str, object]:
+    return {"directory": storage.disk.directory, "watchForChanges": storage.disk.watch_for_changes}
+
+
+def _engine_settings(engine: config.EngineSettings) -> Settings:
+    return Settings(
+        evaluation=engine.mode,
+        default_policy_version=engine.default_policy_version,
+        default_scope=engine.default_scope,
+        lenient_scope_search=engine.lenient_scope_search,
+        globals=engine.globals,
+    )
+
+
+# --- identity ---------------------------------------------------------------------------------------------
+
+
+def _made_key_set(keys: config.KeySet, http: httpx.AsyncClient) -> KeySet:
+    remote, local = keys.remote, keys.local
+    form = KeyFormat(
+        pem=local is not None and local.pem,
+        optional_alg=keys.insecure.optional_alg,
+        optional_kid=keys.insecure.optional_kid,
+        secrets=remote is None,
+    )
+    if remote is None:
+        return KeySet(keys.id, _local_origin(local), form=form, refresh_interval=LOCAL_INTERVAL)
+    origin = RemoteOrigin(
+        http, remote.url, timeout=remote.timeout.total_seconds(), max_bytes=remote.max_bytes
+    )
+    return KeySet(
+        keys.id,
+        origin,
+        form=form,
+        refresh_interval=remote.refresh_interval.total_seconds(),
+        cooldown=remote.cooldown.total_seconds(),
+        serve_stale=remote.stale_for.total_seconds(),
+    )
+
+
+def _local_origin(local: config.LocalKeys | None) -> Origin:
+    if local is not None and local.file is not None:
+        return FileOrigin(local.file)
+    return InlineOrigin("" if local is None or local.data is None else local.data)
+
+
+def _jwt_identity(
+    settings: config.Config, identity: config.Identity, key_sets: Mapping[str, KeySet]
+) -> JwtIdentity:
+    jwt, principal = identity.jwt, identity.principal
+    rules = TokenRules(
+        issuers=jwt.issuer,
+        audiences=jwt.audiences,
+        algorithms=frozenset(jwt.algorithms),
+        leeway=settings.leeway(identity).total_seconds(),
+        max_bytes=jwt.max_token_bytes,
+        required_claims=jwt.required_claims,
+    )
+    slots = PrincipalSlots(
+        principal.id, principal.roles, principal.attr, principal.policy_version, principal.scope
+    )
+    return JwtIdentity(
+        key_sets[jwt.key_set_id], rules, slots, places=[_token_place(each) for each in jwt.sources]
+    )
+
+
+def _token_place(place: config.TokenFrom) -> TokenPlace:
+    if place.cookie is not None:
+        return TokenPlace(cookie=place.cookie)
+    scheme = "Bearer" if place.scheme is None else place.scheme
+    return TokenPlace(header=place.header or "authorization", scheme=scheme)
+
+
+class _Identities:
+    """One :class:`Identity` for each set of entries that routes accept, shared with all it remembers."""
+
+    def __init__(self, settings: config.Config, key_sets: Mapping[str, KeySet], anonymous: Principal) -> None:
+        self._realm = settings.ext_authz.responses.realm
+        self._entries = {
+            each.name: _jwt_identity(settings, each, key_sets) for each in settings.ext_authz.identity
+        }
+        self._anonymous = anonymous
+        self._made: dict[tuple[str, ...], Identity] = {}
+
+    def accepting(self, names: tuple[str, ...]) -> Identity:
+        """Return what tells who asks by the entries *names*."""
+        if names not in self._made:
+            entries = [self._entries[name] for name in names]
+            self._made[names] = Identity(entries, anonymous=self._anonymous, realm=self._realm)
+        return self._made[names]
+
+
+# --- routes -----------------------------------------------------------------------------------------------
+
+
+def _authorizer(
+    settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet], http: httpx.AsyncClient
+) -> Authorizer:
+    ours = settings.ext_authz
+    anonymous = Principal(ours.anonymous.id, ours.anonymous.roles)
+    identities = _Identities(settings, key_sets, anonymous)
+    sources = {name: _source(name, source, http) for name, source in ours.sources.items()}
+    return Authorizer(
+        RouteTable(_routes(ours, identities, sources)),
+        engine,
+        decision_ids(),
+        anonymous=anonymous,
+        deny=_deny(ours.responses.deny, ours),
+        limits=ours.limits.request,
+        retry_after=max(1, round(ours.responses.retry_after.total_seconds())),
+        unknown_route=ours.responses.unknown_route,
+    )
+
+
+def _routes(
+    ours: config.ExtAuthz, identities: _Identities, sources: Mapping[str, RecordSource]
+) -> Iterator[Route]:
+    owned = OwnedHeaders(ours.owned)
+    for route in ours.routes:
+        accepted = tuple(each.name for each in ours.identities(route))
+        actions = dict(route.actions or {})
+        yield Route(
+            name=route.name,
+            pattern=route.pattern,
+            allow=_allow(route.allow, owned),
+            deny=_deny(ours.responses.deny if route.deny is None else route.deny, ours),
+            relaxed=route.relaxed,
+            decision=ROUTE_DECISION[route.decision],
+            identity=identities.accepting(accepted) if accepted else None,
+            anonymous_allowed=route.anonymous == "allow",
+            any_action=actions.pop(ANY_METHOD, route.action),
+            actions=actions,
+            resource=None if route.resource is None else _resource(route.resource, sources),
+            max_body_bytes=ours.limits.max_body_bytes
+            if route.body.max_bytes is None
+            else route.body.max_bytes,
+        )
+
+
+def _allow(block: config.AllowBlock, owned: OwnedHeaders) -> AllowTemplate:
+    return AllowTemplate(
+        owned=owned,
+        headers=tuple(block.headers.items()),
+        response_headers=tuple(block.response_headers.items()),
+        remove_headers=block.remove_headers,
+        set_query=tuple(block.query.set_.items()),
+        remove_query=block.query.remove,
+    )
+
+
+def _deny(block: config.DenyBlock, ours: config.ExtAuthz) -> DenyTemplate:
+    problem = block.problem
+    members = () if problem is None else (*_standard_members(problem), *problem.members.items())
+    return DenyTemplate(
+        status=block.status,
+        headers=tuple(block.headers.items()),
+        body=block.body,
+        problem=ProblemTemplate(ours.responses.problem_type_prefix, members),
+    )
+
+
+def _standard_members(problem: config.Problem) -> tuple[tuple[str, Slot], ...]:
+    named = (
+        ("type", problem.type),
+        ("title", problem.title),
+        ("detail", problem.detail),
+        ("instance", problem.instance),
+    )
+    return tuple((name, slot) for name, slot in named if slot is not None)
+
+
+def _resource(resource: config.ResourceSlots, sources: Mapping[str, RecordSource]) -> ResourceTemplate:
+    return ResourceTemplate(
+        kind=resource.kind,
+        id=resource.id,
+        policy_version=resource.policy_version,
+        scope=resource.scope,
+        attr=resource.attr.slots,
+        sources=tuple(sources[name] for name in resource.attr.sources),
+    )
+
+
+def _source(name: str, source: config.Source, http: httpx.AsyncClient) -> RecordSource:
+    settings = source.http
+    cache = settings.cache
+    made = HttpSource(
+        name,
+        settings.url,
+        http,
+        headers=settings.headers,
+        timeout=settings.timeout.total_seconds(),
+        ttl=0.0 if cache is None else cache.ttl.total_seconds(),
+        max_records=1 if cache is None else cache.max,
+        max_bytes=settings.max_bytes,
+    )
+    return RecordSource(made, empty_when_absent=settings.not_found == "empty")

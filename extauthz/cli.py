@@ -1,0 +1,264 @@
+"""The command line. Each command imports what it needs when it runs, so that ``--help`` answers at once.
+
+Exit codes: 0 well; 1 not well (``serve`` could not start or cut requests off, ``check-config`` found faults,
+``ask`` was denied); 2 the command line is wrong (``ask``: or there was an error instead of a decision);
+3 ``compile`` found faults, as ``cerbos compile``.
+"""
+
+# ruff: noqa: PLC0415  # a command imports what it needs: CEL and Envoy's schemas take a second
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from extauthz.config import Config, Loaded
+    from extauthz.worker import App
+
+FAULTS: Final = 1
+POLICY_FAULTS: Final = 3
+NO_ANSWER: Final = 2
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _version() -> str:
+    return importlib.metadata.version("extauthz")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(_version(), "--version", prog_name="extauthz")
+def main() -> None:
+    """External authorization for Envoy: Cerbos-format policies decide about HTTP requests."""
+
+
+# --- serve ------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option(
+    "-c", "--config", "file", type=_FILE, envvar="EXTAUTHZ_CONFIG", required=True, help="Configuration file."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    envvar="EXTAUTHZ_LOG_LEVEL",
+    show_default=True,
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    envvar="EXTAUTHZ_LOG_FORMAT",
+    show_default=True,
+    help="auto: text on a terminal, JSON elsewhere.",
+)
+def serve(file: Path, log_level: str, log_format: str) -> None:
+    """Answer Envoy until SIGTERM or Ctrl-C; a second one ends at once.
+
+    Exits with 0 when every request was answered, with 1 when it could not start or had to cut requests off.
+    """
+    from extauthz import logs, server
+    from extauthz.app import build  # before workers are forked: they share the pages of what is imported
+
+    logs.configure(level=log_level, style=log_format)
+    loaded = _loaded(file)
+    _complain(loaded.warnings, prefix="warning: ")
+    sys.exit(server.serve(loaded.config.server, lambda: _built(build, loaded.config)))
+
+
+def _built(build: Callable[[Config], App], config: Config) -> App:
+    """Build the service; what a person can mend is worded, not traced."""
+    from engine.load import PolicyError
+    from engine.storage import StoreError
+    from extauthz.keysets import KeySetError
+    from extauthz.server import StartError
+
+    try:
+        return build(config)
+    except (PolicyError, StoreError, KeySetError) as error:
+        raise StartError(str(error)) from error
+
+
+def _loaded(file: Path) -> Loaded:
+    """Read the configuration, or list its faults and exit."""
+    from extauthz.config import ConfigError, load
+
+    try:
+        return load(file)
+    except ConfigError as error:
+        _complain(error.faults)
+        click.echo(f"{file}: {_counted(len(error.faults), 'fault')}", err=True)
+        sys.exit(FAULTS)
+
+
+def _complain(faults: Iterable[object], prefix: str = "") -> None:
+    for fault in faults:
+        click.echo(f"{prefix}{fault}", err=True)
+
+
+def _counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+# --- check-config, compile --------------------------------------------------------------------------------
+
+
+@main.command("check-config")
+@click.argument("file", type=_FILE)
+def check_config(file: Path) -> None:
+    """Check a configuration file and print its routes.
+
+    Every fault is listed as file:line:column. Exits with 0 when FILE can be used, with 1 when not.
+    """
+    loaded = _loaded(file)
+    from rich.console import Console
+
+    from extauthz.route_list import route_list
+
+    _complain(loaded.warnings, prefix="warning: ")
+    Console().print(route_list(loaded.config.ext_authz))
+    click.echo(f"{file} is good: {_counted(len(loaded.config.ext_authz.routes), 'route')}")
+
+
+@main.command("compile")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def compile_policies(directory: Path) -> None:
+    """Compile the policies in DIRECTORY and list what is wrong with them.
+
+    Exits with 0 when all compile, with 3 when not, with 1 when they cannot be read.
+    """
+    from engine.engine import Engine
+    from engine.load import PolicyError
+    from engine.storage import StoreError
+
+    try:
+        with Engine.from_directory(directory) as engine:
+            click.echo(_counted(engine.status.policies, "policy", "policies"))
+    except PolicyError as error:
+        _complain(error.faults)
+        click.echo(f"{directory}: {_counted(len(error.faults), 'fault')}", err=True)
+        sys.exit(POLICY_FAULTS)
+    except StoreError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(FAULTS)
+
+
+# --- ask --------------------------------------------------------------------------------------------------
+
+
+def _pairs(separator: str, form: str) -> Callable[..., list[tuple[str, str]]]:
+    """Make what splits the values of a repeatable option."""
+
+    def split(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+        pairs = [text.partition(separator) for text in texts]
+        for text, (name, found, _value) in zip(texts, pairs, strict=True):
+            if not found or not name.strip():
+                raise click.BadParameter(f"`{text}` is not of the form `{form}`")
+        return [(name.strip(), value.strip()) for name, _found, value in pairs]
+
+    return split
+
+
+def _content(_: click.Context, __: click.Parameter, text: str | None) -> bytes:
+    """Take text as it is, or with a leading @ the content of a file."""
+    if text is None or not text.startswith("@"):
+        return (text or "").encode()
+    try:
+        return Path(text[1:]).read_bytes()
+    except OSError as error:
+        raise click.BadParameter(f"cannot read `{text[1:]}`: {error.strerror}") from None
+
+
+def _pem(_: click.Context, __: click.Parameter, file: Path | None) -> bytes | None:
+    return None if file is None else file.read_bytes()
+
+
+@main.command()
+@click.argument("url")
+@click.option("-X", "--method", help="HTTP method.  [default: GET, or POST with a body]")
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_pairs(":", "name: value"),
+    help="`name: value`, repeatable.",
+)
+@click.option("--token", callback=_content, help="Bearer token, or @FILE that holds it.")
+@click.option("--body", callback=_content, help="Body of the request, or @FILE.")
+@click.option("--principal", default="", help="Identity in the client's certificate, such as a SPIFFE id.")
+@click.option("--source", default="127.0.0.1", show_default=True, help="IP address of the client.")
+@click.option(
+    "--context",
+    multiple=True,
+    callback=_pairs("=", "key=value"),
+    help="`key=value` of context_extensions, repeatable.",
+)
+@click.option(
+    "-a",
+    "--address",
+    default="127.0.0.1:3593",
+    envvar="EXTAUTHZ_ADDRESS",
+    show_default=True,
+    help="Of the server.",
+)
+@click.option("--tls", is_flag=True, help="Talk TLS; the options below imply it.")
+@click.option("--ca-cert", type=_FILE, callback=_pem, help="CA that signed the server's certificate.")
+@click.option("--cert", type=_FILE, callback=_pem, help="Our certificate.")
+@click.option("--key", type=_FILE, callback=_pem, help="Its key.")
+@click.option("--server-name", default="", help="Name in the server's certificate.")
+@click.option("--timeout", type=click.FloatRange(0.001), default=5.0, show_default=True, help="Seconds.")
+def ask(
+    *,
+    url: str,
+    method: str | None,
+    headers: list[tuple[str, str]],
+    token: bytes,
+    body: bytes,
+    principal: str,
+    source: str,
+    context: list[tuple[str, str]],
+    address: str,
+    tls: bool,
+    ca_cert: bytes | None,
+    cert: bytes | None,
+    key: bytes | None,
+    server_name: str,
+    timeout: float,
+) -> None:
+    """Ask a running server about a request to URL, as Envoy would, and print the answer.
+
+    Exits with 0 when the request is allowed, with 1 when it is denied, with 2 on an error.
+    """
+    if (cert is None) != (key is None):
+        raise click.UsageError("`--cert` and `--key` belong together")
+    from rich.console import Console
+
+    from extauthz.ask import Question, QuestionError, ServerError, Tls, check_request, send, show
+
+    bearer = [("authorization", f"Bearer {token.decode().strip()}")] if token else []
+    verb = method or ("POST" if body else "GET")
+    question = Question(url, verb.upper(), [*headers, *bearer], body, principal, source, dict(context))
+    with_tls = tls or any((ca_cert, cert, server_name))
+    try:
+        answer, seconds = send(
+            check_request(question),
+            address,
+            tls=Tls(ca_cert, cert, key, server_name) if with_tls else None,
+            timeout=timeout,
+        )
+        sys.exit(show(answer, seconds, Console()).value)
+    except QuestionError as error:
+        raise click.UsageError(str(error)) from None
+    except ServerError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(NO_ANSWER)

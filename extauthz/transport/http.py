@@ -1,0 +1,87 @@
+"""The HTTP port: an ASGI application served by uvicorn on the loop of the gRPC server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Iterator
+
+    from starlette.requests import Request
+
+    from extauthz.readiness import Readiness
+
+GRACE: Final = 2.0
+"""Seconds for HTTP requests under way at the end."""
+
+
+def application(readiness: Readiness) -> Starlette:
+    """Make the application.
+
+    ``/healthz`` answers 200 as long as the event loop turns: restart the process when it does not answer.
+    ``/readyz`` answers 200 when requests may come and 503 otherwise, with each part and its reason as JSON.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n", headers=_NOT_STORED)
+
+    async def readyz(_: Request) -> Response:
+        status = readiness()
+        body = json.dumps(status.document(), indent=1, ensure_ascii=False) + "\n"
+        return Response(
+            body, status_code=200 if status.ready else 503, media_type="application/json", headers=_NOT_STORED
+        )
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+
+
+_NOT_STORED: Final = {"cache-control": "no-store"}
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, without its hands on the signals: the process decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """The HTTP port of one process. The socket is the caller's and may be shared with other processes."""
+
+    def __init__(self, app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=round(GRACE),
+        )
+        config.load()
+        config.ssl = tls
+        self._server = _Uvicorn(config)
+        self._listener = listener
+        self._serving: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Serve from now on, in a task of the running loop."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+
+    async def stop(self) -> None:
+        """Close the port; requests under way have :data:`GRACE` seconds."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving

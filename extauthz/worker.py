@@ -1,0 +1,213 @@
+"""The life of one serving process: start, serve, leave without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import uvloop
+
+from extauthz.board import Board, State
+from extauthz.certificates import Certificates, server_context
+from extauthz.readiness import Component, Status
+from extauthz.transport.grpcio import GrpcServer, Options
+from extauthz.transport.http import HttpServer, application
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from extauthz.transport.address import Address
+    from extauthz.transport.grpcio import Authorizer
+
+logger = logging.getLogger(__name__)
+
+STATE_INTERVAL: Final = 0.25
+"""Seconds between two looks at the own readiness for the other workers."""
+APP_STOP: Final = 5.0
+"""Seconds that the application has to close its files and connections."""
+
+
+class App(Protocol):
+    """The parts of the service that decide; made and started in the process that serves them."""
+
+    @property
+    def authorizer(self) -> Authorizer:
+        """What answers requests."""
+        ...
+
+    def readiness(self) -> Status:
+        """Tell the state of policies, key sets and sources."""
+        ...
+
+    async def start(self) -> None:
+        """Fetch and watch what has to be fetched and watched."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where and how a worker listens; the same for all workers."""
+
+    grpc: Address
+    http: socket.socket
+    """Listening already; all workers accept from it."""
+    options: Options = field(default_factory=Options)
+    certificates: Certificates | None = None
+    socket_mode: int | None = None
+    drain_timeout: float = 30.0
+
+
+class Worker:
+    """One serving process. :meth:`run` is its life."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        build: Callable[[], App],
+        board: Board,
+        index: int = 0,
+        *,
+        parent: int | None = None,
+        leave_on: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
+    ) -> None:
+        """*parent* is a file descriptor that ends (EOF) when the supervising process does."""
+        self._ports = ports
+        self._build = build
+        self._board = board
+        self._index = index
+        self._parent = parent
+        self._leave_on = leave_on
+        self._app: App | None = None
+        self._grpc: GrpcServer | None = None
+        self._leaving = asyncio.Event()
+        self._at_once = asyncio.Event()
+
+    def run(self) -> int:
+        """Serve until a signal says stop; return the exit code: 0, or 1 when requests had to be cut off."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._live())
+
+    def status(self) -> Status:
+        """Tell the state of this process, and whether the workers beside it are ready."""
+        parts = self._app.readiness().components if self._app is not None else ()
+        return Status((*parts, self._own_component(), *self._board.others(self._index)))
+
+    def _own_component(self) -> Component:
+        if self._leaving.is_set():
+            return Component("server", ready=False, detail="is stopping")
+        if self._grpc is None:
+            return Component("server", ready=False, detail="is starting")
+        return Component("server", ready=True)
+
+    async def _live(self) -> int:
+        self._listen_to_signals()
+        http = self._http_server()
+        http.start()
+        telling = asyncio.create_task(self._tell_others())
+        try:
+            if await self._started():
+                await self._leaving.wait()
+            self._board[self._index] = State.LEAVING
+            return await self._leave()
+        finally:
+            telling.cancel()
+            await self._stop_app()
+            await http.stop()
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._leave_on:
+            loop.add_signal_handler(number, self._on_signal)
+        if self._parent is not None:
+            loop.add_reader(self._parent, self._on_parent_gone)
+
+    def _on_signal(self) -> None:
+        if self._leaving.is_set():
+            self._at_once.set()
+        else:
+            logger.info("stopping: requests under way are answered; a second signal ends at once")
+            self._leaving.set()
+
+    def _on_parent_gone(self) -> None:
+        if self._parent is not None:
+            asyncio.get_running_loop().remove_reader(self._parent)
+        logger.error("the supervising process is gone: stopping")
+        self._leaving.set()
+
+    def _http_server(self) -> HttpServer:
+        certificates = self._ports.certificates
+        tls = None if certificates is None else server_context(certificates)
+        return HttpServer(application(self.status), self._ports.http, tls=tls)
+
+    async def _started(self) -> bool:
+        """Start, unless a signal comes first."""
+        starting = asyncio.create_task(self._start())
+        leaving = asyncio.create_task(self._leaving.wait())
+        await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (starting, leaving):
+            if not task.done():
+                task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        return self._grpc is not None
+
+    async def _start(self) -> None:
+        self._app = self._build()
+        await self._app.start()
+        server = GrpcServer(
+            self._app.authorizer,
+            self._own_status,
+            self._ports.grpc,
+            options=self._ports.options,
+            certificates=self._ports.certificates,
+            socket_mode=self._ports.socket_mode,
+        )
+        await server.start()
+        self._grpc = server
+        self._show_state()
+
+    def _own_status(self) -> Status:
+        """Tell the state for gRPC health: a connection is with this process alone."""
+        return Status(self._app.readiness().components if self._app is not None else ())
+
+    async def _tell_others(self) -> None:
+        while True:
+            await asyncio.sleep(STATE_INTERVAL)
+            self._show_state()
+
+    def _show_state(self) -> None:
+        if self._grpc is not None and not self._leaving.is_set():
+            self._board[self._index] = State.READY if self._own_status().ready else State.WAITING
+
+    async def _leave(self) -> int:
+        """Drain the gRPC port; a second signal cuts that short."""
+        if self._grpc is None:
+            return 0
+        draining = asyncio.create_task(self._grpc.drain(self._ports.drain_timeout))
+        hurried = asyncio.create_task(self._at_once.wait())
+        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if draining.done():
+            await draining
+            return 0
+        logger.warning("stopped at once", extra={"unanswered": self._grpc.checks.unanswered})
+        await self._grpc.stop()
+        await draining
+        return 1
+
+    async def _stop_app(self) -> None:
+        if self._app is None:
+            return
+        try:
+            await asyncio.wait_for(self._app.stop(), APP_STOP)
+        except Exception:
+            logger.exception("a part of the service did not stop as it should")

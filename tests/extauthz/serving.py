@@ -1,0 +1,91 @@
+"""A server to start in tests: the real process life around an authorizer made of a few lines.
+
+Usage: ``python serving.py '{"settings": {...}, "pause": 0.5}'``: the ``server`` block of a configuration, and
+beside it the :class:`Behaviour`. Every request is answered with ``<pid> <request>``, so that a test sees
+which process answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from extauthz import logs
+from extauthz.config import Server
+from extauthz.readiness import Component, Status
+from extauthz.server import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+@dataclass
+class Behaviour:
+    """What the service does, as told by the test."""
+
+    pause: float = 0.0
+    """Seconds before an answer."""
+    ready_after: float = 0.0
+    fail_build: bool = False
+    start_takes: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+
+class Echo:
+    """An authorizer that obeys its requests."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+
+    def check(self, request: bytes) -> bytes | Awaitable[bytes]:
+        if request == b"raise":
+            raise ValueError("a detail that stays inside")
+        if request == b"exit":
+            os._exit(3)
+        if request == b"nothing":
+            return b""
+        if request == b"sleep":
+            return self._later(request, 60)
+        if self.behaviour.pause:
+            return self._later(request, self.behaviour.pause)
+        return self._answer(request)
+
+    async def _later(self, request: bytes, seconds: float) -> bytes:
+        await asyncio.sleep(seconds)
+        return self._answer(request)
+
+    def _answer(self, request: bytes) -> bytes:
+        return b"%d %s" % (os.getpid(), request)
+
+
+class EchoApp:
+    def __init__(self, behaviour: Behaviour) -> None:
+        if behaviour.fail_build:
+            raise ValueError("policies are broken")
+        self.behaviour = behaviour
+        self.authorizer = Echo(behaviour)
+
+    def readiness(self) -> Status:
+        ready = time.monotonic() - self.behaviour.started >= self.behaviour.ready_after
+        return Status((Component("policies", ready, "" if ready else "not loaded yet"),))
+
+    async def start(self) -> None:
+        await asyncio.sleep(self.behaviour.start_takes)
+
+    async def stop(self) -> None:
+        logging.getLogger("echo").info("app stopped")
+
+
+def main(settings: dict[str, Any], **behaviour: Any) -> int:
+    logs.configure(style="json")
+    return serve(Server.model_validate(settings), lambda: EchoApp(Behaviour(**behaviour)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(**json.loads(sys.argv[1])))

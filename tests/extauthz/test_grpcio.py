@@ -1,0 +1,321 @@
+"""The gRPC port in this process, asked by a real client over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from extauthz.readiness import Component, Status
+from extauthz.transport.address import Address, ListenError
+from extauthz.transport.grpcio import SERVICE, GrpcServer, Options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+METHOD = f"/{SERVICE}/Check"
+LEAVING = ("x-envoy-immediate-health-check-fail", "true")
+
+
+_HealthStub: Any = health_pb2_grpc.HealthStub  # its methods are not in the stubs
+
+
+class Stub:
+    """An authorizer made of one function."""
+
+    def __init__(self, check: Callable[[bytes], bytes | Awaitable[bytes]]) -> None:
+        self.check = check
+
+
+class Serving:
+    """A running server and a channel to it."""
+
+    def __init__(self, server: GrpcServer, channel: grpc.aio.Channel) -> None:
+        self.server = server
+        self.channel = channel
+        self.health = _HealthStub(channel)
+
+    def ask(self, request: bytes = b"question", timeout: float = 5) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(METHOD)
+        return call(request, timeout=timeout)
+
+    async def state(self, service: str = "") -> str:
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service))
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def ready() -> Status:
+    return Status()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    check: Callable[[bytes], bytes | Awaitable[bytes]],
+    *,
+    readiness: Callable[[], Status] = ready,
+    options: Options | None = None,
+) -> AsyncIterator[Serving]:
+    server = GrpcServer(Stub(check), readiness, Address("127.0.0.1", 0), options=options)
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Serving(server, channel)
+    finally:
+        await server.stop()
+
+
+async def failure(call: Awaitable[object]) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+def echo(request: bytes) -> bytes:
+    return b"answer to " + request
+
+
+async def test_the_answer_is_the_authorizers_bytes() -> None:
+    """Request and answer travel as the bytes that they are."""
+    async with serving(echo) as it:
+        assert await it.ask(b"\x00\xff") == b"answer to \x00\xff"
+
+
+async def test_an_answer_may_be_awaited() -> None:
+    """An authorizer that has to wait returns an awaitable, and its answer is sent when it is there."""
+
+    async def later(request: bytes) -> bytes:
+        await asyncio.sleep(0.01)
+        return echo(request)
+
+    async with serving(later) as it:
+        assert await it.ask() == b"answer to question"
+
+
+def _raise(_: bytes) -> bytes:
+    raise ValueError("the database password is hunter2")
+
+
+async def _raise_later(request: bytes) -> bytes:
+    return _raise(request)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(_raise, id="raises"),
+        pytest.param(_raise_later, id="raises later"),
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda _: None, id="None"),
+        pytest.param(lambda _: "text", id="text"),
+        pytest.param(lambda _: bytearray(b"x"), id="bytearray"),
+        pytest.param(lambda _: asyncio.sleep(0, b""), id="empty later"),
+        pytest.param(lambda _: asyncio.sleep(0), id="None later"),
+    ],
+)
+async def test_what_is_not_an_answer_is_an_error(
+    check: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception or an empty answer of the authorizer's is a gRPC error that tells nothing, never an OK."""
+    async with serving(check) as it:
+        error = await failure(it.ask())
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == "the check failed"
+    assert ("extauthz.transport.grpcio", logging.ERROR) in {
+        (line.name, line.levelno) for line in caplog.records
+    }
+
+
+async def test_a_recursion_without_end_is_an_error() -> None:
+    """Running out of stack in the authorizer is an error like any other."""
+
+    def endless(request: bytes) -> bytes:
+        return endless(request)
+
+    async with serving(endless) as it:
+        assert (await failure(it.ask())).code() is grpc.StatusCode.INTERNAL
+        assert (await failure(it.ask())).code() is grpc.StatusCode.INTERNAL
+
+
+async def test_a_client_that_waits_no_longer_gets_no_ok() -> None:
+    """A deadline that passes ends the check and is DEADLINE_EXCEEDED for the client."""
+    cancelled = asyncio.Event()
+
+    async def slow(_: bytes) -> bytes:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return b"too late"
+
+    async with serving(slow) as it:
+        assert (await failure(it.ask(timeout=0.1))).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(cancelled.wait(), 5)
+        assert it.server.checks.unanswered == 0
+
+
+async def test_an_authorizer_that_cancels_itself_gives_no_ok() -> None:
+    """A CancelledError out of the authorizer never becomes an answer."""
+
+    async def cancelled(_: bytes) -> bytes:
+        raise asyncio.CancelledError
+
+    async with serving(cancelled) as it:
+        assert (await failure(it.ask(timeout=0.5))).code() is not grpc.StatusCode.OK
+
+
+async def test_a_request_above_the_limit_is_refused() -> None:
+    """A message above ``maxRecvMsgSizeBytes`` does not reach the authorizer."""
+    async with serving(echo, options=Options(max_receive_bytes=1000)) as it:
+        assert await it.ask(b"x" * 900)
+        assert (await failure(it.ask(b"x" * 1100))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert it.server.checks.received == 1
+
+
+async def test_other_methods_do_not_exist() -> None:
+    """Only Check and health are served."""
+    async with serving(echo) as it:
+        other: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = it.channel.unary_unary(f"/{SERVICE}/Other")
+        assert (await failure(other(b""))).code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_health_follows_readiness() -> None:
+    """Health is SERVING for the server and for Authorization when all parts are ready, else NOT_SERVING."""
+    parts = [Component("policies", ready=False)]
+    async with serving(echo, readiness=lambda: Status(tuple(parts))) as it:
+        assert await it.state() == await it.state(SERVICE) == "NOT_SERVING"
+        parts[0] = Component("policies", ready=True)
+        await until(it.state, "SERVING")
+        assert await it.state(SERVICE) == "SERVING"
+        assert (await failure(it.state("other"))).code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_survives_a_readiness_that_fails() -> None:
+    """When the state cannot be found out, health says NOT_SERVING, and looks again."""
+    broken = True
+
+    def readiness() -> Status:
+        if broken:
+            raise ValueError("no state")
+        return Status()
+
+    async with serving(echo, readiness=readiness) as it:
+        assert await it.state() == "NOT_SERVING"
+        broken = False
+        await until(it.state, "SERVING")
+
+
+async def until(look: Callable[[], Awaitable[object]], wanted: object) -> None:
+    async with asyncio.timeout(5):
+        while await look() != wanted:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_connection_ends_at_its_age_and_no_request_with_it() -> None:
+    """After ``maxConnectionAge`` a client has to connect anew, and not one request is lost by that."""
+
+    async def slowly(request: bytes) -> bytes:
+        await asyncio.sleep(0.02)
+        return echo(request)
+
+    async with serving(slowly, options=Options(max_connection_age=0.5)) as it:
+        await it.ask()
+        loop = asyncio.get_running_loop()
+        until_then = loop.time() + 2
+        renewed = asyncio.create_task(it.channel.wait_for_state_change(grpc.ChannelConnectivity.READY))
+
+        async def client() -> None:
+            while loop.time() < until_then:
+                assert await it.ask() == b"answer to question"
+
+        await asyncio.gather(*(client() for _ in range(8)))
+        assert renewed.done()
+
+
+async def test_draining_answers_what_comes_and_what_is_under_way() -> None:
+    """While it drains, a server answers old and new requests, and tells Envoy that it is going."""
+    release = asyncio.Event()
+
+    async def check(request: bytes) -> bytes:
+        if request == b"slow":
+            await release.wait()
+        return echo(request)
+
+    async with serving(check) as it:
+        slow = it.ask(b"slow", timeout=20)
+        assert LEAVING not in tuple(await it.ask().initial_metadata())
+        draining = asyncio.create_task(it.server.drain(10))
+        await until(it.state, "NOT_SERVING")
+        new = it.ask()
+        assert await new == b"answer to question"
+        assert LEAVING in tuple(await new.initial_metadata())
+        await asyncio.sleep(1.5)  # quiet: the clients have been told to go
+        assert not draining.done()
+        release.set()
+        assert await slow == b"answer to slow"
+        await asyncio.wait_for(draining, 5)
+
+
+async def test_draining_ends_with_its_time() -> None:
+    """What is not answered when the time to drain is over gets an error."""
+
+    async def never(_: bytes) -> bytes:
+        await asyncio.sleep(60)
+        return b"never"
+
+    async with serving(never) as it:
+        call = it.ask(timeout=20)
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(it.server.drain(0.5), 5)
+        assert (await failure(call)).code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_watching_health_does_not_hold_a_server_up() -> None:
+    """A client that watches health sees NOT_SERVING, then the end; the drain does not wait for it."""
+    async with serving(echo) as it:
+        seen: list[int] = []
+        watch = it.health.Watch(health_pb2.HealthCheckRequest())
+
+        async def look() -> None:
+            async for answer in watch:
+                seen.append(answer.status)  # noqa: PERF401  # the stream ends with an exception
+
+        looking = asyncio.create_task(look())
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(5):
+            await it.server.drain(10)
+        assert (await failure(looking)).code() is grpc.StatusCode.UNAVAILABLE
+        assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+async def test_a_unix_socket_is_served_with_its_mode(tmp_path: Path) -> None:
+    """A unix socket answers like a port, and has the file mode that was asked for."""
+    path = tmp_path / "check.sock"
+    server = GrpcServer(Stub(echo), ready, Address(path=str(path)), socket_mode=0o660)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        assert await Serving(server, channel).ask() == b"answer to question"
+    assert path.stat().st_mode & 0o777 == 0o660
+    await server.stop()
+
+
+async def test_an_address_that_cannot_be_had_is_refused_in_words(tmp_path: Path) -> None:
+    """An address that gRPC cannot bind is a ListenError that names it."""
+    server = GrpcServer(Stub(echo), ready, Address(path=str(tmp_path / "no" / "check.sock")))
+    with pytest.raises(ListenError, match=r"cannot listen on `unix:.*check\.sock`"):
+        await server.start()
+    await server.stop()
+
+
+def test_options_as_grpc_names_them() -> None:
+    """Limits become channel arguments; a 0 that means "no limit" is left out."""
+    arguments = dict(Options(max_concurrent_streams=0, max_connection_age=600).arguments())
+    assert arguments["grpc.max_connection_age_ms"] == 600_000
+    assert arguments["grpc.so_reuseport"] == 1
+    assert "grpc.max_concurrent_streams" not in arguments

@@ -1,0 +1,425 @@
+"""Serving processes: started for real, signalled for real, asked over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+METHOD = "/envoy.service.auth.v3.Authorization/Check"
+ROOT = Path(__file__).parents[2]
+Found = TypeVar("Found")
+_HealthStub: Any = health_pb2_grpc.HealthStub  # its methods are not in the stubs
+
+
+def waited(look: Callable[[], Found], seconds: float = 60) -> Found:
+    """Look until there is something, and return it."""
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, f"waited {seconds} s in vain"
+        time.sleep(0.02)
+    return found
+
+
+class Process:
+    """A server of ``serving.py`` in a process of its own; its log is read as it comes."""
+
+    def __init__(self, settings: dict[str, Any], behaviour: dict[str, Any]) -> None:
+        arguments = json.dumps({"settings": settings, **behaviour})
+        self.popen = subprocess.Popen(  # noqa: S603  # our own script
+            [sys.executable, str(ROOT / "tests/extauthz/serving.py"), arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.lines: list[dict[str, Any]] = []
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        with self.popen.stderr as stream:
+            for line in stream:
+                self.lines.append(json.loads(line) if line.startswith("{") else {"message": line.strip()})
+
+    def logged(self, text: str) -> dict[str, Any] | None:
+        return next((line for line in self.lines if text in line["message"]), None)
+
+    def wait_for_log(self, text: str) -> dict[str, Any]:
+        found = waited(lambda: self.logged(text))
+        assert found is not None
+        return found
+
+    @property
+    def grpc(self) -> str:
+        return str(self.wait_for_log("listening")["grpc"])
+
+    @property
+    def http(self) -> str:
+        return f"http://{self.wait_for_log('listening')['http']}"
+
+    def readiness(self) -> httpx.Response | None:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{self.http}/readyz")
+        return None
+
+    def is_ready(self) -> bool:
+        answer = self.readiness()
+        return answer is not None and answer.status_code == 200
+
+    def wait_until_ready(self) -> None:
+        waited(self.is_ready)
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.popen.send_signal(number)
+
+    def exit_code(self) -> int:
+        code = self.popen.wait(60)
+        self._reading.join(5)
+        return code
+
+    def workers(self) -> list[int]:
+        """Find the process ids of the workers."""
+        children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text(encoding="ascii")
+        return [int(pid) for pid in children.split()]
+
+
+class Start:
+    """Starts servers and ends them with the test."""
+
+    def __init__(self) -> None:
+        self.running: list[Process] = []
+
+    def __call__(
+        self,
+        grpc: str = "127.0.0.1:0",
+        http: str = "127.0.0.1:0",
+        *,
+        workers: int = 1,
+        drain: str = "4s",
+        **behaviour: Any,
+    ) -> Process:
+        settings = {"grpcListenAddr": grpc, "httpListenAddr": http, "workers": workers, "drainTimeout": drain}
+        process = Process(settings, behaviour)
+        self.running.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self.running:
+            pids = process.workers() if process.popen.poll() is None else []
+            process.popen.kill()
+            process.popen.wait(10)
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    starting = Start()
+    yield starting
+    starting.end()
+
+
+class Client:
+    """Asks over connections of its own."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self._check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(METHOD)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def ask(self, request: bytes = b"question") -> bytes:
+        return self._check(request, timeout=10, wait_for_ready=True)
+
+    def asking(self, request: bytes) -> grpc.Future[bytes]:
+        return self._check.future(request, timeout=20, wait_for_ready=True)
+
+    def health(self) -> str:
+        answer = _HealthStub(self.channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def answering_process(answer: bytes) -> int:
+    return int(answer.split()[0])
+
+
+# --- one process ------------------------------------------------------------------------------------------
+
+
+def test_one_worker_is_this_process(start: Start) -> None:
+    """With one worker the process itself serves, both ports answer, and SIGTERM ends it with 0."""
+    server = start()
+    server.wait_until_ready()
+    with Client(server.grpc) as client:
+        assert client.ask() == b"%d question" % server.popen.pid
+    assert httpx.get(f"{server.http}/healthz").text == "ok\n"
+    assert server.workers() == []
+    server.signal()
+    assert server.exit_code() == 0
+    assert server.logged("app stopped")
+
+
+def test_readiness_lists_parts_and_reasons(start: Start) -> None:
+    """``/readyz`` is 503 with the reason of each part until all are ready; ``/healthz`` is always 200."""
+    server = start(ready_after=2.0)
+    first = waited(server.readiness)
+    assert first is not None
+    assert first.status_code == 503
+    assert {"name": "policies", "ready": False, "detail": "not loaded yet"} in first.json()["components"]
+    assert httpx.get(f"{server.http}/healthz").status_code == 200
+    with Client(server.grpc) as client:
+        assert client.health() == "NOT_SERVING"
+        server.wait_until_ready()
+        assert waited(lambda: client.health() == "SERVING")
+
+
+def test_health_answers_while_the_service_starts(start: Start) -> None:
+    """Until the service has started the HTTP port says that it is starting."""
+    server = start(start_takes=1.5)
+    first = waited(server.readiness)
+    assert first is not None
+    assert first.json()["components"] == [
+        {"name": "policies", "ready": True},
+        {"name": "server", "ready": False, "detail": "is starting"},
+    ]
+    server.wait_until_ready()
+
+
+def test_a_signal_during_the_start_ends_it(start: Start) -> None:
+    """SIGTERM while the service is still starting ends the process with 0 at once."""
+    server = start(start_takes=60)
+    waited(server.readiness)
+    server.signal()
+    assert server.exit_code() == 0
+
+
+def test_a_second_signal_ends_at_once(start: Start) -> None:
+    """After a second SIGTERM requests under way get an error, the log counts them, the exit code is 1."""
+    server = start(drain="30s")
+    server.wait_until_ready()
+    with Client(server.grpc) as client:
+        client.ask()
+        call = client.asking(b"sleep")
+        time.sleep(0.2)
+        server.signal()
+        server.wait_for_log("stopping")
+        began = time.monotonic()
+        server.signal()
+        assert server.exit_code() == 1
+        assert time.monotonic() - began < 5
+        assert isinstance(error := call.exception(), grpc.RpcError)
+        assert error.code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+    line = server.logged("stopped at once")
+    assert line is not None
+    assert line["unanswered"] == 1
+
+
+def test_unix_sockets(start: Start, tmp_path: Path) -> None:
+    """Both ports can be unix sockets; what an earlier run left there is replaced."""
+    check, health = tmp_path / "check.sock", tmp_path / "health.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(health))
+    server = start(f"unix:{check}", f"unix:{health}")
+    server.wait_for_log("listening")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(health))) as client:
+        waited(lambda: client.get("http://localhost/readyz").status_code == 200)
+    with Client(f"unix:{check}") as checking:
+        assert checking.ask() == b"%d question" % server.popen.pid
+
+
+# --- what cannot start ------------------------------------------------------------------------------------
+
+
+def taken_port() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("port", ["grpc", "http"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_address_in_use_is_said(start: Start, port: str, workers: int) -> None:
+    """A port that somebody else has ends the start with 1 and a line that names it."""
+    with taken_port() as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = start(**{port: address}, workers=workers)
+        assert server.exit_code() == 1
+    line = server.logged(f"cannot start: cannot listen on `{address}`: address already in use")
+    assert line is not None
+    assert "exception" not in line
+
+
+def test_a_shared_port_is_said(start: Start) -> None:
+    """A second server on the same port starts, and says that it gets a part of the requests."""
+    first = start()
+    second = start(first.grpc)
+    second.wait_until_ready()
+    assert second.logged(f"another process shares `{first.grpc}`")
+    assert first.logged("another process shares") is None
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_service_that_cannot_be_built_ends_with_1(start: Start, workers: int) -> None:
+    """When workers cannot start, the server ends with 1 instead of trying for ever."""
+    server = start(workers=workers, fail_build=True)
+    assert server.exit_code() == 1
+    line = server.logged("cannot start")
+    assert line is not None
+    assert "policies are broken" in line["exception"]
+
+
+def test_a_unix_socket_has_one_worker(start: Start, tmp_path: Path) -> None:
+    """Several workers cannot share a unix socket: the start is refused with what to do."""
+    server = start(f"unix:{tmp_path}/check.sock", workers=2)
+    assert server.exit_code() == 1
+    assert server.logged("set `workers: 1`")
+
+
+# --- several workers --------------------------------------------------------------------------------------
+
+
+def processes_that_answer(address: str, connections: int = 24) -> set[int]:
+    found = set()
+    for _ in range(connections):
+        with Client(address) as client:
+            found.add(answering_process(client.ask()))
+    return found
+
+
+def test_workers_share_the_port(start: Start) -> None:
+    """With two workers connections are spread over two processes, neither of them the parent."""
+    server = start(workers=2)
+    server.wait_until_ready()
+    assert processes_that_answer(server.grpc) == set(server.workers())
+    server.signal()
+    assert server.exit_code() == 0
+
+
+def test_a_worker_that_ends_is_started_again(start: Start) -> None:
+    """A crash of one worker is logged, the others serve on, readiness waits for its successor."""
+    server = start(workers=2)
+    server.wait_until_ready()
+    before = set(server.workers())
+    with Client(server.grpc) as client, pytest.raises(grpc.RpcError):
+        client.ask(b"exit")
+    (left,) = processes_that_answer(server.grpc, 4)
+    assert left in before
+    answer = server.readiness()
+    assert answer is not None
+    assert answer.status_code == 503
+    assert "is starting" in answer.text
+    server.wait_for_log("ended (exit code 3): starting it again")
+    server.wait_until_ready()
+    assert processes_that_answer(server.grpc) == set(server.workers())
+    assert len(before & set(server.workers())) == 1
+
+
+def test_workers_leave_when_the_parent_dies(start: Start) -> None:
+    """A parent that is killed leaves no workers behind."""
+    server = start(workers=2, drain="1s")
+    server.wait_until_ready()
+    workers = server.workers()
+    server.signal(signal.SIGKILL)
+    server.popen.wait(10)
+    waited(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_control_c_stops_once(start: Start) -> None:
+    """SIGINT to the whole group, as a terminal sends it, is one signal: nothing under way is cut off."""
+    server = start(workers=2, drain="10s", pause=1.0)
+    server.wait_until_ready()
+    with Client(server.grpc) as client:
+        call = client.asking(b"question")
+        time.sleep(0.3)
+        for pid in (server.popen.pid, *server.workers()):
+            os.kill(pid, signal.SIGINT)
+        assert call.result().endswith(b"question")
+    assert server.exit_code() == 0
+
+
+# --- no request lost --------------------------------------------------------------------------------------
+
+
+async def hammer(address: str, enough: asyncio.Event, clients: int) -> collections.Counter[str]:
+    """Ask without pause, as *clients* that each wait for their answer; count answers and errors.
+
+    What a client does about its connection (connect anew after GOAWAY, try again when none can be had) is all
+    the help there is: no request that was sent is ever sent again.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    connections = 4
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(address, options=options))
+            for _ in range(connections)
+        ]
+
+        async def client(channel: grpc.aio.Channel) -> None:
+            check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+            while not enough.is_set():
+                try:
+                    answer = await check(b"question", timeout=10, wait_for_ready=True)
+                    counts[str(answering_process(answer))] += 1
+                except grpc.aio.AioRpcError as error:
+                    counts[f"{error.code().name}: {error.details()}"] += 1
+
+        await asyncio.gather(*(client(channels[index % connections]) for index in range(clients)))
+    return counts
+
+
+async def replaced(
+    start: Start, first: Process, clients: int, **behaviour: Any
+) -> tuple[collections.Counter[str], Process]:
+    """Put a second server beside *first*, let *first* leave under load, and go on for a second."""
+    enough = asyncio.Event()
+    hammering = asyncio.create_task(hammer(first.grpc, enough, clients))
+    second = start(first.grpc, **behaviour)
+    await asyncio.to_thread(second.wait_until_ready)
+    first.signal()
+    assert await asyncio.to_thread(first.exit_code) == 0
+    await asyncio.sleep(1)
+    enough.set()
+    return await hammering, second
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_no_request_is_lost_when_a_server_leaves(start: Start, workers: int) -> None:
+    """SIGTERM under load beside a second server: every request is answered, by the one or the other."""
+    first = start(workers=workers, drain="3s")
+    await asyncio.to_thread(first.wait_until_ready)
+    leaving = {first.popen.pid, *first.workers()}
+    counts, second = await replaced(start, first, clients=24)
+    assert set(counts) <= {*map(str, leaving), str(second.popen.pid)}, "answers of processes, and no error"
+    assert counts[str(second.popen.pid)], "the second server took over"
+    assert counts.total() > counts[str(second.popen.pid)], "the first one served before"
+
+
+async def test_slow_requests_are_answered_while_a_server_leaves(start: Start) -> None:
+    """Requests that take long are answered too when the server is told to stop in the middle of them."""
+    first = start(drain="4s", pause=0.4)
+    await asyncio.to_thread(first.wait_until_ready)
+    counts, second = await replaced(start, first, clients=16, pause=0.4)
+    assert set(counts) == {str(first.popen.pid), str(second.popen.pid)}
