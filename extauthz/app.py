@@ -203,8 +203,7 @@ def _jwt_identity(
 def _token_place(place: config.TokenFrom) -> TokenPlace:
     if place.cookie is not None:
         return TokenPlace(cookie=place.cookie)
-    scheme = "Bearer" if place.scheme is None else place.scheme
-    return TokenPlace(header=place.header or "authorization", scheme=scheme)
+    return TokenPlace(header=place.header or "authorization", scheme=place.prefix)
 
 
 class _Identities:

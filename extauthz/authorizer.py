@@ -97,7 +97,8 @@ class ResourceTemplate:
         attr: dict[str, JsonValue] = {}
         for record in records:
             attr |= record
-        attr |= attributes(self.attr, facts)
+        if self.attr:
+            attr |= attributes(self.attr, facts)
         return Resource(
             self.kind.function(facts),
             self.id.function(facts),
@@ -155,11 +156,13 @@ class Exchange:
 
     __slots__ = ("facts", "id", "records", "route")
 
+    facts: Facts
+
     def __init__(self, decision_id: str) -> None:
         self.id = decision_id
-        self.facts = Facts(UNREADABLE)
         self.route: Route | None = None
         self.records: dict[str, Record] = {}
+        """Fetched, by source."""
 
     def metadata(self, code: str) -> dict[str, JsonValue]:
         """Return what goes into the dynamic metadata, and so into the gateway's access log."""
@@ -171,6 +174,13 @@ class Exchange:
             "reason": code,
             "policy": facts.decision.policy,
         }
+
+    def conclude(self, code: str) -> None:
+        """Tell the slots of a refusal what came of the request; what policies decided is there already."""
+        facts = self.facts
+        facts.reason = code
+        if not facts.decision.id:
+            facts.decision = DecisionFacts(self.id)
 
     def record(self, wanted: RecordSource) -> Record:
         """Return a record; raises :class:`RecordWanted` when it has to be fetched first."""
@@ -238,6 +248,9 @@ class Authorizer:
         try:
             exchange.facts = Facts(wire.decode(data, self._limits))
             return self._encoded(exchange, self._answer(exchange))
+        except wire.WireError as error:
+            exchange.facts = Facts(UNREADABLE)
+            return self._encoded(exchange, self._refusal(exchange, error))
         except (KeysWanted, RecordWanted) as wanted:
             return self._check_later(exchange, wanted)
         except Exception as error:
@@ -258,7 +271,6 @@ class Authorizer:
 
     def _answer(self, exchange: Exchange) -> Answer:
         facts = exchange.facts
-        facts.decision = DecisionFacts(exchange.id)
         route = exchange.route = self._route(facts)
         if route.decision is not None:
             return self._by_route(exchange, route, route.decision)
@@ -324,7 +336,7 @@ class Authorizer:
     def _denied(
         self, exchange: Exchange, why: Reason, *, detail: str = "", headers: tuple[Header, ...] = ()
     ) -> Deny:
-        exchange.facts.reason = why.code
+        exchange.conclude(why.code)
         template = self._deny if exchange.route is None else exchange.route.deny
         return template.fill(exchange.facts, why, exchange.metadata(why.code), detail=detail, headers=headers)
 
@@ -337,7 +349,7 @@ class Authorizer:
         why = self._reasons.get(code) or reason(code)
         if why.status < 500:
             return self._denied(exchange, why, detail=detail, headers=headers)
-        exchange.facts.reason = code
+        exchange.conclude(code)
         problem = self._deny.problem.fill(exchange.facts, why, why.status, detail)
         return Failure(why.status, (self._retry_after, PROBLEM_TYPE), problem, exchange.metadata(code))
 

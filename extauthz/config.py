@@ -508,7 +508,14 @@ class TokenFrom(Block):
     header: HeaderName | None = None
     cookie: NonEmpty | None = None
     scheme: str | None = None
-    """What stands before the token in a header; None: ``Bearer``. Empty: the value is the token."""
+    """What stands before the token in a header; empty: the value is the token. None: see :attr:`prefix`."""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the token: by default ``Bearer`` in ``authorization``, nothing anywhere else."""
+        if self.scheme is not None:
+            return self.scheme
+        return "Bearer" if self.header == "authorization" else ""
 
     def _complaints(self) -> Iterator[Complaint]:
         if (self.header is None) == (self.cookie is None):

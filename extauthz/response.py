@@ -1,11 +1,14 @@
-"""What an answer is made of, whatever carries it."""
+"""What an answer is made of, whatever carries it.
+
+The values are named tuples: as immutable as a frozen dataclass, and made in a fraction of the time, which
+counts because several of them are made for every request.
+"""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +27,7 @@ class GrpcCode(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """One header to set. The first of a name replaces what is there, one with *append* adds a value."""
 
     name: str
@@ -33,8 +35,7 @@ class Header:
     append: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(NamedTuple):
     """Let the request through (``OkHttpResponse``)."""
 
     headers: tuple[Header, ...] = ()
@@ -45,29 +46,27 @@ class Allow:
     """Set on the response to the client."""
     set_query: tuple[tuple[str, str], ...] = ()
     remove_query: tuple[str, ...] = ()
-    metadata: Mapping[str, JsonValue] = field(default_factory=lambda: NOTHING)
+    metadata: Mapping[str, JsonValue] = NOTHING
     """Dynamic metadata: decision id, route, action, reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(NamedTuple):
     """Turn the request away (``DeniedHttpResponse``); *code* is 7 or 16, see Envoy PR 34951."""
 
     status: int
     code: GrpcCode
     headers: tuple[Header, ...] = ()
     body: str = ""
-    metadata: Mapping[str, JsonValue] = field(default_factory=lambda: NOTHING)
+    metadata: Mapping[str, JsonValue] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """No decision could be made (``CheckResponse.error_response``, Envoy 1.37): never an allow."""
 
     status: int = 503
     headers: tuple[Header, ...] = ()
     body: str = ""
-    metadata: Mapping[str, JsonValue] = field(default_factory=lambda: NOTHING)
+    metadata: Mapping[str, JsonValue] = NOTHING
 
 
 Answer = Allow | Deny | Failure

@@ -289,6 +289,7 @@ APPEND: Final = b"\x12\x02\x08\x01"  # append {value: true}, append_action APPEN
 MAX_HEADER_VALUE: Final = 16 * 1024
 MAX_DEPTH: Final = 30  # levels of metadata; a codec gives up at 100 messages, and each level is three
 MAX_CACHED: Final = 512  # longer values are not worth remembering
+NEVER_REPEATED: Final = "decision_id"  # metadata of which every value is a new one
 
 HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}").fullmatch  # RFC 9110 §5.1: a token
 HEADER_VALUE: Final = re.compile(r"[\t -~\x80-\U0010ffff]*").fullmatch  # RFC 9110 §5.5: no control characters
@@ -315,7 +316,7 @@ def encode(answer: Answer) -> bytes:
 def _encode_allow(answer: Allow) -> bytes:
     parts = _header_fields(OK_HEADERS, answer.headers, may_append=False)
     if answer.remove_headers:
-        parts += [_name_field(OK_REMOVE, name) for name in answer.remove_headers]
+        parts.append(_removals(answer.remove_headers))
     if answer.response_headers:
         parts += _header_fields(OK_RESPONSE_HEADERS, answer.response_headers, may_append=True)
     if answer.set_query or answer.remove_query:
@@ -398,7 +399,12 @@ def _any_header_field(tag: bytes, name: str, value: str, how: bytes) -> bytes:
 _short_header_field = lru_cache(maxsize=8192)(_any_header_field)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
+def _removals(names: tuple[str, ...]) -> bytes:
+    """Write ``headers_to_remove``. Nearly every request of a route has the same ones."""
+    return b"".join([_name_field(OK_REMOVE, name) for name in names])
+
+
 def _name_field(tag: bytes, name: str) -> bytes:
     if not HEADER_NAME(name):
         raise UnsendableError(f"`{name[:80]!r}` is not a header name")
@@ -413,7 +419,7 @@ def _struct(values: Mapping[str, JsonValue], depth: int) -> bytes:
     """Write the content of a ``google.protobuf.Struct``."""
     fields = []
     for name, value in values.items():
-        if type(value) is str and len(value) <= MAX_CACHED:
+        if type(value) is str and len(value) <= MAX_CACHED and name != NEVER_REPEATED:
             fields.append(_string_entry(name, value))
         else:
             fields.append(_sized(FIELDS, _sized(KEY, name.encode()) + _sized(VALUE, _value(value, depth))))

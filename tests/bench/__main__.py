@@ -23,7 +23,12 @@ Phase = Callable[[int], Iterable[Measurement]]
 PHASES: Mapping[str, str] = {
     "decode": "tests.bench.wire:decode",
     "canonicalise": "tests.bench.wire:canonicalise",
+    "route": "tests.bench.check:route",
+    "token": "tests.bench.check:token",
+    "policy": "tests.bench.check:policy",
     "encode": "tests.bench.wire:encode",
+    "check": "tests.bench.check:check",
+    "server": "tests.bench.server:server",
 }
 """Name of a phase to the function that measures it; imported only if it is run."""
 
