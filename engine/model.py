@@ -1,5 +1,8 @@
 """What goes into a check and what comes out: frozen values without behaviour.
 
+They are named tuples, because several are made for each request: a frozen dataclass takes three times as
+long.
+
 Attribute values are JSON values: ``None``, ``bool``, ``float``, ``str``, lists and string-keyed dicts.
 Numbers are always ``float``, as in Cerbos, whose attributes travel as protobuf ``Value``;
 :func:`json_value` converts what Python code has at hand.
@@ -9,17 +12,24 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 JsonValue = Any
-"""``None | bool | float | str | list[JsonValue] | dict[str, JsonValue]``; mypy has no useful recursive form."""
+"""``None``, ``bool``, ``float``, ``str``, a ``list`` or a string-keyed ``dict`` of such values."""
 
 EMPTY: Mapping[str, JsonValue] = MappingProxyType({})
 
 NO_MATCH = "NO_MATCH"
 """The matched policy when no policy had anything to say (Cerbos's word)."""
+
+Evaluation = Literal["lenient", "strict", "safe"]
+"""What a condition that fails at run time means.
+
+``lenient``: it is false, as Cerbos decides by default; a rule that denies is then skipped.
+``strict``: the action is denied at once, as Cerbos decides with ``strictEvaluation``.
+``safe``: a rule that allows does not grant, a rule that denies does deny.
+"""
 
 
 class Effect(enum.Enum):
@@ -29,9 +39,8 @@ class Effect(enum.Enum):
     DENY = "EFFECT_DENY"
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks: an id, roles, attributes."""
+class Principal(NamedTuple):
+    """Who asks: an id, roles, attributes (policies read *attr* as it is: give a ``dict``)."""
 
     id: str
     roles: tuple[str, ...]
@@ -40,9 +49,8 @@ class Principal:
     scope: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What is asked for: a kind, an id, attributes."""
+class Resource(NamedTuple):
+    """What is asked for: a kind, an id, attributes (policies read *attr* as it is: give a ``dict``)."""
 
     kind: str
     id: str
@@ -51,9 +59,11 @@ class Resource:
     scope: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AuxData:
-    """Verified facts beside principal and resource: the claims of one token, or of several by name."""
+class AuxData(NamedTuple):
+    """Verified facts beside principal and resource.
+
+    *jwt* holds the claims of one token, *jwts* several tokens by name, each ``{"claims": {...}}``.
+    """
 
     jwt: Mapping[str, JsonValue] = EMPTY
     jwts: Mapping[str, Mapping[str, JsonValue]] = EMPTY
@@ -62,9 +72,8 @@ class AuxData:
 NO_AUX_DATA = AuxData()
 
 
-@dataclass(frozen=True, slots=True)
-class CheckInput:
-    """One question: may *principal* do each of *actions* to *resource*?"""
+class CheckInput(NamedTuple):
+    """A question: whether *principal* may do each of *actions* to *resource*."""
 
     principal: Principal
     resource: Resource
@@ -73,12 +82,11 @@ class CheckInput:
     request_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionDecision:
+class ActionDecision(NamedTuple):
     """The answer for one action.
 
-    *policy* is the key of the policy that decided (``resource.expense.vdefault``) or ``NO_MATCH``; *scope* the
-    scope whose rule decided; *rule* the name of that rule, empty when none matched.
+    *policy* is the key of the policy that decided (``resource.expense.vdefault``) or ``NO_MATCH``; *scope*
+    the scope whose rule decided; *rule* the name of that rule, empty when none matched.
     """
 
     effect: Effect
@@ -87,8 +95,7 @@ class ActionDecision:
     rule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """What a rule's ``output`` expression said: a JSON value, or the error that kept it from having one."""
 
     src: str
@@ -97,8 +104,7 @@ class Output:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationError:
+class EvaluationError(NamedTuple):
     """A condition or variable that failed at run time.
 
     *place* is ``file:line:column`` of the expression in the policy; *excerpt* shows the expression with the
@@ -111,8 +117,7 @@ class EvaluationError:
     excerpt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer to a :class:`CheckInput`, action by action, with everything the rules had to say."""
 
     actions: Mapping[str, ActionDecision]
@@ -126,6 +131,7 @@ def json_value(value: object) -> JsonValue:
 
     Raises:
         TypeError: a value that JSON does not know, or a key that is not a string.
+
     """
     if value is None or isinstance(value, (bool, str, float)):
         return value

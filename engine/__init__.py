@@ -1,0 +1,104 @@
+"""The policy engine: Cerbos-format policies in, decisions out. It knows nothing of HTTP or Envoy.
+
+>>> from engine import CheckInput, Engine, Principal, Resource
+>>> engine = Engine.from_directory("policies", watch=True)
+>>> decision = engine.check(CheckInput(Principal("ann", ("user",)), Resource("expense", "7"), ("read",)))
+>>> decision.actions["read"].effect
+<Effect.ALLOW: 'EFFECT_ALLOW'>
+
+Names are imported from their modules on first use: who needs only the expression language loads only that.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.compile import compile_policies
+    from engine.document import Document, DocumentError, Fault, parse
+    from engine.engine import Engine, Reload
+    from engine.load import PolicyError, load_policy
+    from engine.model import (
+        NO_MATCH,
+        ActionDecision,
+        AuxData,
+        CheckInput,
+        Decision,
+        Effect,
+        Evaluation,
+        EvaluationError,
+        JsonValue,
+        Output,
+        Principal,
+        Resource,
+        json_value,
+    )
+    from engine.rules import RuleTable, Settings
+    from engine.storage import DRIVERS, Snapshot, Store, StoreError, open_store
+
+_EXPORTS = {
+    "engine.compile": ("compile_policies",),
+    "engine.document": ("Document", "DocumentError", "Fault", "parse"),
+    "engine.engine": ("Engine", "Reload"),
+    "engine.load": ("PolicyError", "load_policy"),
+    "engine.model": (
+        "NO_MATCH",
+        "ActionDecision",
+        "AuxData",
+        "CheckInput",
+        "Decision",
+        "Effect",
+        "Evaluation",
+        "EvaluationError",
+        "JsonValue",
+        "Output",
+        "Principal",
+        "Resource",
+        "json_value",
+    ),
+    "engine.rules": ("RuleTable", "Settings"),
+    "engine.storage": ("DRIVERS", "Snapshot", "Store", "StoreError", "open_store"),
+}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = [
+    "DRIVERS",
+    "NO_MATCH",
+    "ActionDecision",
+    "AuxData",
+    "CheckInput",
+    "Decision",
+    "Document",
+    "DocumentError",
+    "Effect",
+    "Engine",
+    "Evaluation",
+    "EvaluationError",
+    "Fault",
+    "JsonValue",
+    "Output",
+    "PolicyError",
+    "Principal",
+    "Reload",
+    "Resource",
+    "RuleTable",
+    "Settings",
+    "Snapshot",
+    "Store",
+    "StoreError",
+    "compile_policies",
+    "json_value",
+    "load_policy",
+    "open_store",
+    "parse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module `engine` has no attribute `{name}`")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value

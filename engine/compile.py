@@ -1,0 +1,503 @@
+"""Policies to a rule table, with the faults of all files reported at once.
+
+A policy is compiled together with the sets it imports. What a policy compiled to is kept, and used again as
+long as neither its file nor an imported one has changed: after an edit only the policies concerned are
+compiled.
+
+Kinds of faults and their wording are Cerbos's (``internal/compile/errors.go``).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine import names
+from engine import policy as p
+from engine.conditions import condition_of, negated
+from engine.definitions import Scope
+from engine.document import Fault, did_you_mean
+from engine.expressions import environment
+from engine.globs import Matcher, is_literal, matcher, rule_matcher
+from engine.library import BODY_NAMES, Library, kind_matcher, needs_consent
+from engine.load import PolicyError
+from engine.model import Effect
+from engine.module import Module
+from engine.rules import (
+    NOTHING,
+    CompiledPolicy,
+    DerivedRole,
+    PrincipalRule,
+    RoleRule,
+    Row,
+    Rule,
+    RuleTable,
+    Selector,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from engine.cel import Environment
+    from engine.document import Path
+    from engine.rules import Clause, Condition, Parameters
+
+IMPORT_NOT_FOUND = "import not found"
+UNKNOWN_DERIVED_ROLE = "unknown derived role"
+AMBIGUOUS_DERIVED_ROLE = "ambiguous derived role"
+INVALID_RULE = "invalid resource rule"
+EMPTY_OUTPUT = "empty output"
+SCRIPTS = "scripts in conditions are no longer supported"
+
+
+def compile_policies(policies: Iterable[p.Policy], settings: Settings | None = None) -> RuleTable:
+    """Compile *policies* to a rule table.
+
+    Raises:
+        PolicyError: with every fault of every file.
+
+    """
+    return Compiler(settings or Settings()).compile(policies)
+
+
+class Compiler:
+    """Compiles the states of a store one after the other, each time only what has changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._environment = environment()
+        self._kept: dict[p.Policy, _Kept] = {}
+
+    def compile(self, policies: Iterable[p.Policy]) -> RuleTable:
+        """Compile *policies* to a rule table; disabled ones are treated as not there.
+
+        Raises:
+            PolicyError: with every fault of every file.
+
+        """
+        library = Library(policies)
+        state = _State(library, self._settings, self._environment, self._kept)
+        results = [state.result(policy) for policy in library.policies]
+        self._kept = state.kept
+        faults = dict.fromkeys((*library.faults, *(fault for found in results for fault in found.faults)))
+        for policy in library.policies:
+            policy.document.forget_nodes()
+        if faults:
+            raise PolicyError(faults)
+        return RuleTable((found.compiled for found in results if found.compiled), self._settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a policy came to, and the policies that it depends on."""
+
+    faults: tuple[Fault, ...]
+    needs: tuple[p.Policy | None, ...]
+    scope: Scope
+    compiled: CompiledPolicy | None = None
+    roles: Mapping[str, DerivedRole] | None = None
+
+
+class _State:
+    """One state of the store being compiled."""
+
+    def __init__(
+        self, library: Library, settings: Settings, environment: Environment, before: Mapping[p.Policy, _Kept]
+    ) -> None:
+        self.library = library
+        self.settings = settings
+        self.environment = environment
+        self.kept: dict[p.Policy, _Kept] = {}
+        self._before = before
+
+    def result(self, policy: p.Policy) -> _Kept:
+        """Compile a policy, or take what it came to before."""
+        found = self.kept.get(policy)
+        if found is None:
+            needs = tuple(self._needs(policy)) if policy.imports else ()
+            found = self._before.get(policy)
+            if found is None or found.needs != needs:
+                found = self._compile(policy, needs)
+            self.kept[policy] = found
+        return found
+
+    def imported(self, key: str) -> _Kept | None:
+        """Return what the imported set with *key* came to."""
+        policy = self.library.get(key)
+        return None if policy is None else self.result(policy)
+
+    def _needs(self, policy: p.Policy) -> Iterator[p.Policy | None]:
+        for key in policy.imports:
+            found = self.library.get(key)
+            yield found
+            if found is not None and isinstance(found.body, p.DerivedRoles):
+                yield from self._needs(found)
+
+    def _compile(self, policy: p.Policy, needs: tuple[p.Policy | None, ...]) -> _Kept:
+        unit = _Unit(self, policy)
+        unit.define()
+        _COMPILERS[type(policy.body)](unit, policy.body)
+        return _Kept(tuple(unit.module.faults), needs, unit.scope, unit.compiled, unit.roles)
+
+
+class _Unit:
+    """One policy being compiled."""
+
+    def __init__(self, state: _State, policy: p.Policy) -> None:
+        self.state = state
+        self.policy = policy
+        self.module = Module(policy, state.environment)
+        self.scope = Scope(self.module)
+        self.root: Path = (BODY_NAMES[type(policy.body)],)
+        self.compiled: CompiledPolicy | None = None
+        self.roles: dict[str, DerivedRole] = {}
+
+    # -- definitions ---------------------------------------------------------------------------------------
+
+    def define(self) -> None:
+        """Put variables and constants together: imported ones, then the policy's own."""
+        body, root = self.policy.body, self.root
+        if isinstance(body, p.ExportConstants):
+            self.scope.define_constants(body.definitions, (*root, "definitions"), "definitions")
+        elif isinstance(body, p.ExportVariables):
+            self.scope.define_variables(body.definitions, (*root, "definitions"), "definitions")
+        else:
+            for kind, imports in (
+                ("constants", body.constants.imports),
+                ("variables", body.variables.imports),
+            ):
+                self._import_sets(kind, imports)
+            local = (*root, "constants", "local")
+            self.scope.define_constants(body.constants.local, local, "policy local constants")
+            local = (*root, "variables", "local")
+            self.scope.define_variables(body.variables.local, local, "policy local variables")
+            source = "deprecated top-level policy variables"
+            self.scope.define_variables(self.policy.variables, ("variables",), source)
+            self.scope.resolve()
+
+    def _import_sets(self, kind: str, imports: Sequence[str]) -> None:
+        key, cls = _SETS[kind]
+        for index, name in enumerate(imports):
+            found = self.state.imported(key(name))
+            if found is not None:
+                self.scope.import_from(found.scope, name)
+                continue
+            path = (*self.root, kind, "import", index)
+            hint = did_you_mean(name, self.state.library.set_names(cls))
+            message = f"{kind.capitalize()} import '{name}' cannot be found"
+            self.module.report(IMPORT_NOT_FOUND, message, path, hint=hint)
+
+    # -- expressions ---------------------------------------------------------------------------------------
+
+    def condition(self, condition: p.Condition | None, path: Path, clauses: list[Clause]) -> Condition | None:
+        """Compile a condition; its expressions are added to *clauses*."""
+        if condition is None:
+            return None
+        if condition.match is None:
+            self.module.report(SCRIPTS, "Unsupported feature", path, key=True)
+            return None
+        found = self._match_clauses(condition.match, (*path, "match"))
+        if any(clause is None for clause in found):
+            return None
+        complete = [clause for clause in found if clause is not None]
+        clauses.extend(complete)
+        in_order = iter(complete)
+        return condition_of(condition.match, lambda _: next(in_order), self.state.settings.evaluation)
+
+    def _match_clauses(self, match: p.Match, path: Path) -> list[Clause | None]:
+        """Compile the expressions of a condition, depth first, all of them even if some fail."""
+        if isinstance(match, p.Expr):
+            return [self.clause(match.text, (*path, "expr"))]
+        here = (*path, _MATCH_NAMES[type(match)], "of")
+        return [found for i, part in enumerate(match.of) for found in self._match_clauses(part, (*here, i))]
+
+    def clause(self, text: str, path: Path) -> Clause | None:
+        """Compile one expression of a condition or output, and check the names it refers to."""
+        clause = self.module.clause(text, path, key=True)
+        if clause is not None:
+            self.scope.check_references(clause)
+        return clause
+
+    def output(self, output: p.OutputRule | None, path: Path, clauses: list[Clause]) -> _Said:
+        """Compile the expressions of an output."""
+        if output is None:
+            return _Said()
+        here = (*path, "output")
+        when = (*here, "when")
+        activated = (*when, "ruleActivated") if output.when.rule_activated else (*here, "expr")
+        said = _Said(
+            self.clause(output.rule_activated, activated) if output.rule_activated else None,
+            self.clause(output.when.condition_not_met, (*when, "conditionNotMet"))
+            if output.when.condition_not_met
+            else None,
+        )
+        if not output.rule_activated and not output.when.condition_not_met:
+            message = "output must have at least one expression"
+            self.module.report(EMPTY_OUTPUT, message, here, key=True)
+        clauses.extend(clause for clause in (said.rule_activated, said.condition_not_met) if clause)
+        return said
+
+    # -- derived roles -------------------------------------------------------------------------------------
+
+    def imported_roles(self, body: p.ResourcePolicy) -> dict[str, list[_ImportedRole]]:
+        """Return the roles of all imported sets, by name."""
+        found: dict[str, list[_ImportedRole]] = {}
+        for index, name in enumerate(body.import_derived_roles):
+            path = (*self.root, "importDerivedRoles", index)
+            imported = self.state.imported(names.derived_roles_key(name))
+            if imported is None:
+                hint = did_you_mean(name, self.state.library.set_names(p.DerivedRoles))
+                message = f'Derived roles import "{name}" cannot be found'
+                self.module.report(IMPORT_NOT_FOUND, message, path, hint=hint)
+            elif imported.roles is not None:
+                for role, derived in imported.roles.items():
+                    file = imported.scope.module.file
+                    found.setdefault(role, []).append(_ImportedRole(derived, name, file, path))
+        return found
+
+    def referenced_roles(self, body: p.ResourcePolicy) -> dict[str, DerivedRole]:
+        """Return the derived roles that the rules refer to, and report those that are not there, or twice."""
+        known = self.imported_roles(body)
+        found: dict[str, DerivedRole] = {}
+        refused: dict[str, Path] = {}  # by role: Cerbos reports each once, where it stands last
+        for position, rule in enumerate(body.rules):
+            for index, name in enumerate(rule.derived_roles):
+                candidates = known.get(name, [])
+                if len(candidates) == 1:
+                    found[name] = candidates[0].role
+                else:
+                    refused[name] = (*self.root, "rules", position, "derivedRoles", index)
+        for name, path in refused.items():
+            self._refuse_role(name, known.get(name, []), known, path)
+        return found
+
+    def _refuse_role(
+        self, name: str, candidates: Sequence[_ImportedRole], known: Mapping[str, Any], path: Path
+    ) -> None:
+        if not candidates:
+            message = f'Derived role "{name}" is not defined in any imports'
+            self.module.report(UNKNOWN_DERIVED_ROLE, message, path, hint=did_you_mean(name, known))
+            return
+        places = ((found, self.module.document.place(found.path)) for found in candidates)
+        listed = ", ".join(
+            f'{found.file} (imported as "{found.set_name}" at {place.line}:{place.column})'
+            for found, place in places
+        )
+        message = f'Derived role "{name}" is defined in more than one import: {listed}'
+        self.module.report(AMBIGUOUS_DERIVED_ROLE, message)
+
+
+_SETS: Mapping[str, tuple[Callable[[str], str], type[p.ImportedSet]]] = {
+    "constants": (names.export_constants_key, p.ExportConstants),
+    "variables": (names.export_variables_key, p.ExportVariables),
+}
+_MATCH_NAMES: Mapping[type, str] = {p.All: "all", p.Any_: "any", p.None_: "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """The compiled expressions of an output."""
+
+    rule_activated: Clause | None = None
+    condition_not_met: Clause | None = None
+
+    @property
+    def swapped(self) -> _Said:
+        """For a rule that denies when the author's condition is not met."""
+        return _Said(self.condition_not_met, self.rule_activated)
+
+
+@dataclass(frozen=True, slots=True)
+class _ImportedRole:
+    """A derived role, and the import that brought it."""
+
+    role: DerivedRole
+    set_name: str
+    file: str
+    path: Path
+
+
+# -- rules -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The compiled parts of a rule."""
+
+    effect: Effect | None
+    condition: Condition | None
+    said: _Said
+    clauses: tuple[Clause, ...] = ()
+
+    def consenting(self, effect: Effect, body: p.Body) -> _Parts:
+        """Where the scopes above have to consent, a conditional allow denies when its condition is not met.
+
+        An allow without a condition stays, but only passes the question up. Outputs are not exchanged, as in
+        Cerbos.
+        """
+        if effect is Effect.ALLOW and self.condition is not None and needs_consent(body):
+            return _Parts(Effect.DENY, negated(self.condition), self.said)
+        return _Parts(effect, self.condition, self.said)
+
+    @property
+    def narrowing(self) -> _Parts:
+        """An entry of a role policy denies when its condition is not met; without one it only speaks."""
+        if self.condition is None:
+            return self
+        return _Parts(Effect.DENY, negated(self.condition), self.said.swapped)
+
+
+_REFUSAL = _Parts(Effect.DENY, None, _Said())
+"""What a role policy does to an action that it does not list."""
+
+
+def _parts(unit: _Unit, rule: p.ResourceRule | p.PrincipalAction | p.RoleRule, path: Path) -> _Parts:
+    clauses: list[Clause] = []
+    condition = unit.condition(rule.condition, (*path, "condition"), clauses)
+    said = unit.output(rule.output, path, clauses)
+    return _Parts(None, condition, said, tuple(clauses))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all rows of a rule have in common."""
+
+    policy: str
+    scope: str
+    name: str
+    parameters: Parameters
+    from_role_policy: bool = False
+
+    def row(self, part: _Parts, derived_role: DerivedRole | None = None) -> Row:
+        """Make the row of one way of holding the rule."""
+        return Row(
+            name=self.name,
+            source=names.rule_source(self.policy, self.name),
+            policy=self.policy,
+            scope=self.scope,
+            effect=part.effect,
+            condition=part.condition,
+            parameters=self.parameters,
+            derived_role=derived_role,
+            rule_activated=part.said.rule_activated,
+            condition_not_met=part.said.condition_not_met,
+            from_role_policy=self.from_role_policy,
+            always=part.condition is None and derived_role is None and not self.parameters.variables,
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def selector(patterns: tuple[str, ...], glob: Callable[[str], Matcher] = rule_matcher) -> Selector:
+    """Return what matches any of *patterns*; ``*`` makes the others superfluous."""
+    if "*" in patterns:
+        return Selector(frozenset(), (glob("*"),))
+    literals = frozenset(pattern for pattern in patterns if is_literal(pattern))
+    return Selector(literals, tuple(glob(pattern) for pattern in patterns if pattern not in literals))
+
+
+# -- kinds of policies -------------------------------------------------------------------------------------
+
+
+def _resource_policy(unit: _Unit, body: p.ResourcePolicy) -> None:
+    derived_roles = unit.referenced_roles(body)
+    path = (*unit.root, "rules")
+    parts = [_parts(unit, rule, (*path, position)) for position, rule in enumerate(body.rules)]
+    parameters = unit.scope.parameters(clause for part in parts for clause in part.clauses)
+    rules = []
+    for position, (rule, part) in enumerate(zip(body.rules, parts, strict=True)):
+        name = names.resource_rule_name(rule.name, position + 1)
+        if not rule.roles and not rule.derived_roles:
+            message = f"Rule '{name}' does not specify any roles or derived roles to be matched"
+            unit.module.report(INVALID_RULE, message, (*path, position))
+        shared = _Shared(unit.policy.key, body.scope, name, parameters)
+        rules.append(_resource_rule(rule, part.consenting(rule.effect, body), shared, derived_roles))
+    roles = tuple(derived_roles[name] for name in sorted(derived_roles))
+    unit.compiled = CompiledPolicy(
+        unit.policy,
+        unit.policy.key,
+        body.scope,
+        body.version,
+        names.sanitised(body.resource),
+        tuple(rules),
+        derived_roles=roles,
+    )
+
+
+def _resource_rule(
+    rule: p.ResourceRule, part: _Parts, shared: _Shared, known: Mapping[str, DerivedRole]
+) -> Rule:
+    held = [(selector(rule.roles), shared.row(part))] if rule.roles else []
+    derived = [known[role] for role in rule.derived_roles if role in known]
+    held += [(selector(tuple(sorted(role.parents))), shared.row(part, role)) for role in derived]
+    return Rule(selector(rule.actions), tuple(held))
+
+
+def _principal_policy(unit: _Unit, body: p.PrincipalPolicy) -> None:
+    numbered = [
+        (position, rule, index, action)
+        for position, rule in enumerate(body.rules)
+        for index, action in enumerate(rule.actions)
+    ]
+    root = (*unit.root, "rules")
+    parts = [_parts(unit, action, (*root, i, "actions", j)) for i, _, j, action in numbered]
+    parameters = unit.scope.parameters(clause for part in parts for clause in part.clauses)
+    rules = []
+    for (_, rule, index, action), part in zip(numbered, parts, strict=True):
+        name = names.principal_rule_name(action.name, rule.resource, index + 1)
+        row = _Shared(unit.policy.key, body.scope, name, parameters).row(part.consenting(action.effect, body))
+        rules.append(PrincipalRule(kind_matcher(rule.resource), rule_matcher(action.action), row))
+    unit.compiled = CompiledPolicy(
+        unit.policy, unit.policy.key, body.scope, body.version, body.principal, tuple(rules)
+    )
+
+
+def _role_policy(unit: _Unit, body: p.RolePolicy) -> None:
+    root = (*unit.root, "rules")
+    parts = [_parts(unit, rule, (*root, position)) for position, rule in enumerate(body.rules)]
+    parameters = unit.scope.parameters(clause for part in parts for clause in part.clauses)
+    rules = []
+    for rule, part in zip(body.rules, parts, strict=True):
+        shared = _Shared(unit.policy.key, body.scope, rule.name, parameters, from_role_policy=True)
+        resource, actions = kind_matcher(rule.resource), selector(rule.allow_actions, matcher)
+        rules.append(RoleRule(resource, actions, shared.row(part.narrowing)))
+    refusal = _Shared(unit.policy.key, body.scope, "", NOTHING, from_role_policy=True).row(_REFUSAL)
+    unit.compiled = CompiledPolicy(
+        unit.policy,
+        unit.policy.key,
+        body.scope,
+        body.version,
+        body.role,
+        tuple(rules),
+        parent_roles=body.parent_roles,
+        refusal=refusal,
+    )
+
+
+def _derived_roles(unit: _Unit, body: p.DerivedRoles) -> None:
+    for position, definition in enumerate(body.definitions):
+        clauses: list[Clause] = []
+        path = (*unit.root, "definitions", position, "condition")
+        condition = unit.condition(definition.condition, path, clauses)
+        unit.roles[definition.name] = DerivedRole(
+            definition.name,
+            frozenset(definition.parent_roles),
+            condition,
+            unit.scope.parameters(clauses),
+            reads_runtime=any("runtime" in clause.expression.identifiers for clause in clauses),
+        )
+
+
+def _exported(_unit: _Unit, _body: p.Body) -> None:
+    """Add nothing: a set of variables or constants is its definitions."""
+
+
+_COMPILERS: Mapping[type, Callable[[_Unit, Any], None]] = {
+    p.ResourcePolicy: _resource_policy,
+    p.PrincipalPolicy: _principal_policy,
+    p.RolePolicy: _role_policy,
+    p.DerivedRoles: _derived_roles,
+    p.ExportVariables: _exported,
+    p.ExportConstants: _exported,
+}

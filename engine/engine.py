@@ -1,0 +1,305 @@
+"""The engine: holds the current rule table, and a better one as soon as the store has it.
+
+A new table is built aside, in the thread that asks for it, and swapped in by one assignment; a check reads
+the reference once and keeps what it has read. When the new state of the store cannot be used, the old table
+stays in force and the faults are kept in :attr:`Engine.status`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from engine.cel import Timestamp
+from engine.check import check as decide
+from engine.compile import IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, Compiler
+from engine.document import Fault
+from engine.library import MISSING_POLICY
+from engine.load import PolicyError, load_policy
+from engine.model import NO_AUX_DATA, json_value
+from engine.rules import RuleTable, Settings
+from engine.storage import Snapshot, Store, StoreError, Watchable, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from engine.model import CheckInput, Decision, JsonValue
+    from engine.policy import Policy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What became of one attempt to bring the engine up to date with its store."""
+
+    at: datetime.datetime
+    """When the attempt ended, in UTC."""
+
+    seconds: float
+    """How long it took."""
+
+    faults: tuple[Fault, ...] = ()
+    """Why the new state is not in force; empty when it is."""
+
+    changed: bool = True
+    """The store held something else than before."""
+
+    policies: int = 0
+    """How many policies are in force."""
+
+    @property
+    def ok(self) -> bool:
+        """The state of the store is in force."""
+        return not self.faults
+
+
+class Engine:
+    """Answers checks from the rule table that is in force."""
+
+    def __init__(
+        self,
+        table: RuleTable,
+        *,
+        store: Store | None = None,
+        loader: Loader | None = None,
+        on_reload: Callable[[Reload], None] | None = None,
+    ) -> None:
+        self._table = table
+        self._store = store
+        self._loader = loader or Loader(table.settings)
+        self._listeners = [on_reload] if on_reload else []
+        self._lock = threading.Lock()
+        self._status = Reload(_utc_now(), 0.0, policies=len(table.policies))
+
+    # -- making one ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_directory(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        watch: bool = False,
+        settings: Settings | None = None,
+        on_reload: Callable[[Reload], None] | None = None,
+        **options: Any,
+    ) -> Engine:
+        """Load the policies of a directory; with *watch*, follow its changes.
+
+        *options* are fields of :class:`Settings`, for those who give no *settings*.
+
+        Raises:
+            PolicyError: with every fault of every policy.
+            StoreError: the directory cannot be read.
+
+        """
+        store = open_store("disk", {"directory": os.fspath(directory), "watchForChanges": watch})
+        return cls.from_store(
+            store, settings=settings or Settings(**options), on_reload=on_reload, watch=watch
+        )
+
+    @classmethod
+    def from_store(
+        cls,
+        store: Store,
+        *,
+        settings: Settings | None = None,
+        on_reload: Callable[[Reload], None] | None = None,
+        watch: bool = False,
+    ) -> Engine:
+        """Load the policies of a store; with *watch*, follow its changes if the store can be watched.
+
+        Raises:
+            PolicyError: with every fault of every policy.
+            StoreError: the store cannot be read.
+
+        """
+        loader = Loader(settings or Settings())
+        table = loader.table(store.read())
+        engine = cls(table, store=store, loader=loader, on_reload=on_reload)
+        if watch and isinstance(store, Watchable):
+            store.watch(engine.reload)
+        return engine
+
+    def close(self) -> None:
+        """Let go of the store; checks are still answered."""
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def check(self, question: CheckInput, *, now: Timestamp | None = None) -> Decision:
+        """Decide each action of *question*; *now* is what ``now()`` says, by default the time of the call."""
+        principal, resource, _, aux_data, _ = question
+        if not (
+            type(principal.attr) is dict
+            and type(principal.roles) is tuple
+            and type(resource.attr) is dict
+            and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
+        ):
+            question = _plain(question)
+        return decide(self._table, question, now=now)
+
+    def check_many(self, questions: Iterable[CheckInput], *, now: Timestamp | None = None) -> list[Decision]:
+        """Decide several questions, in order, by the same table and at the same time."""
+        table = self._table
+        moment = Timestamp(time.time_ns()) if now is None else now
+        return [decide(table, _plain(question), now=moment) for question in questions]
+
+    # -- the table -----------------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> RuleTable:
+        """The rule table in force."""
+        return self._table
+
+    @property
+    def status(self) -> Reload:
+        """What became of the last attempt to load: when, whether it went well, what was wrong."""
+        return self._status
+
+    def replace(self, table: RuleTable) -> None:
+        """Put another table in force; checks under way end with the one they began with."""
+        self._table = table
+        self._conclude(Reload(_utc_now(), 0.0, policies=len(table.policies)))
+
+    def listen(self, listener: Callable[[Reload], None]) -> None:
+        """Call *listener* after each reload that found something new, from the thread that made it."""
+        self._listeners.append(listener)
+
+    def reload(self) -> Reload:
+        """Read the store again, and put its state in force if nothing is wrong with it. Never raises."""
+        with self._lock:
+            started = time.monotonic()
+            try:
+                result = self._reload(started)
+            except (PolicyError, StoreError) as error:
+                result = self._result(started, faults=_faults(error))
+            except Exception as error:  # a bug of ours must not end the watching thread
+                logger.exception("reloading policies failed")
+                result = self._result(started, faults=(Fault("", 0, 0, f"internal error: {error!r}"),))
+            return self._conclude(result)
+
+    def _reload(self, started: float) -> Reload:
+        if self._store is None:
+            raise StoreError("the engine has no store to reload from")
+        table = self._loader.table(self._store.read())
+        changed = table is not self._table
+        self._table = table
+        return self._result(started, changed=changed)
+
+    def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
+        seconds = time.monotonic() - started
+        return Reload(_utc_now(), seconds, faults, changed, len(self._table.policies))
+
+    def _conclude(self, result: Reload) -> Reload:
+        """Keep the result, and tell the listeners unless it says nothing new."""
+        before, self._status = self._status, result
+        if result.changed and (result.ok or result.faults != before.faults):
+            for listener in self._listeners:
+                listener(result)
+        return result
+
+
+CONSEQUENCES = frozenset((IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, MISSING_POLICY))
+
+
+class Loader:
+    """Turns states of a store into rule tables; what has not changed is not read or compiled again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._compiler = Compiler(settings)
+        self._files: dict[str, _File] = {}
+        self._built: tuple[dict[str, _File], RuleTable] | None = None
+
+    def table(self, snapshot: Snapshot) -> RuleTable:
+        """Return the table for a state; the same object as before when no policy has changed.
+
+        Raises:
+            PolicyError: with every fault of every policy.
+
+        """
+        with _collector_paused():
+            return self._table(snapshot)
+
+    def _table(self, snapshot: Snapshot) -> RuleTable:
+        self._files = {path: self._file(path, content) for path, content in snapshot.files.items()}
+        faults = (*snapshot.faults, *(fault for file in self._files.values() for fault in file.faults))
+        policies = [file.policy for file in self._files.values() if file.policy is not None]
+        if self._built is not None and not faults and self._built[0] == self._files:
+            return self._built[1]
+        try:
+            table = self._compiler.compile(policies)
+        except PolicyError as error:
+            # What one unreadable file was to provide is missed by others: that is no news.
+            faults += tuple(fault for fault in error.faults if not (faults and fault.kind in CONSEQUENCES))
+        if faults:
+            raise PolicyError(faults)
+        self._built = self._files, table
+        return table
+
+    def _file(self, path: str, content: bytes) -> _File:
+        before = self._files.get(path)
+        if before is not None and before.content == content:
+            return before
+        try:
+            return _File(content, load_policy(content, path))
+        except PolicyError as error:
+            return _File(content, None, error.faults)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _File:
+    content: bytes
+    policy: Policy | None
+    faults: tuple[Fault, ...] = ()
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from going through what is being made: many objects, and no garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _faults(error: PolicyError | StoreError) -> tuple[Fault, ...]:
+    return error.faults if isinstance(error, PolicyError) else (Fault("", 0, 0, str(error)),)
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _plain(question: CheckInput) -> CheckInput:
+    """Return the question as expressions read it fast: attributes and claims dicts, roles a tuple."""
+    principal, resource, aux_data = question.principal, question.resource, question.aux_data
+    return question._replace(
+        principal=principal._replace(roles=tuple(principal.roles), attr=_dict(principal.attr)),
+        resource=resource._replace(attr=_dict(resource.attr)),
+        aux_data=aux_data._replace(jwt=_dict(aux_data.jwt), jwts=_dict(aux_data.jwts)),
+    )
+
+
+def _dict(attributes: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    if type(attributes) is dict:
+        return attributes
+    converted: Mapping[str, JsonValue] = json_value(attributes)
+    return converted
