@@ -11,7 +11,7 @@ import time
 import urllib.parse
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Self, TypeVar, overload
 
 from engine.cel.values import EvaluationError, Timestamp
 from engine.model import Principal, Resource
@@ -66,8 +66,7 @@ class PeerFacts:
     service_account: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionFacts:
+class DecisionFacts(NamedTuple):
     """What was decided, for the slots of answers."""
 
     id: str = ""

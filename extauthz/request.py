@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import string
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -122,8 +123,9 @@ class Target(NamedTuple):
     faults: tuple[str, ...] = ()
 
 
-CLEAN_PATH: Final = re.compile(r"/[!$&'()*+,\-./0-9:=@A-Z_a-z~]*").fullmatch  # `pchar` and `/`, but no `;`
-CLEAN_QUERY: Final = re.compile(r"[!$-~]*").fullmatch  # printable ASCII without `"` and `#`
+PCHARS: Final = string.ascii_letters + string.digits + "!$&'()*+,-.:=@_~"  # RFC 3986 §3.3 `pchar`, but no `;`
+CLEAN_PATH: Final = PCHARS.encode() + b"/"
+CLEAN_QUERY: Final = bytes(range(0x21, 0x7F)).translate(None, b'"#')  # printable ASCII but `"` and `#`
 CLEAN_SEGMENT: Final = re.compile(r"[!$&'()*+,\-.0-9:=@A-Z_a-z~]*").fullmatch
 PCHAR: Final = "!$&'()*+,=:@"  # what `quote` may leave besides the unreserved characters
 
@@ -154,11 +156,12 @@ def clean_target(target: str, limits: Limits) -> tuple[str, tuple[str, ...], str
     """
     path, _, query = target.partition("?")
     if (
-        CLEAN_PATH(path)
+        path[:1] == "/"
+        and len(path) <= limits.path
+        and not path.encode(errors="surrogatepass").translate(None, CLEAN_PATH)  # nothing is left but clean ones
         and "//" not in path
         and "/." not in path
-        and len(path) <= limits.path
-        and (not query or CLEAN_QUERY(query))
+        and (not query or not query.encode(errors="surrogatepass").translate(None, CLEAN_QUERY))
     ):
         segments = tuple(path[1:].split("/"))
         return (path, segments, query, ()) if len(segments) <= limits.segments else None

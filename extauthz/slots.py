@@ -595,7 +595,8 @@ def _expression_slot(value: dict[str, object], scope: Scope, want: Want) -> Slot
 
 
 def _evaluated(expression: Expression, want: Want) -> Callable[[Facts], Any]:
-    function, convert = expression.function, CONVERT[want]
+    function = expression.function
+    convert = _KNOWN_TYPE.get((expression.result_type, want), CONVERT[want])
     text = expression.text
 
     def evaluate(facts: Facts) -> Any:
@@ -608,6 +609,16 @@ def _evaluated(expression: Expression, want: Want) -> Callable[[Facts], Any]:
         return convert(value)
 
     return evaluate
+
+
+_KNOWN_TYPE: Final[Mapping[tuple[str, Want], Callable[[Any], Any]]] = {
+    ("string", Want.TEXT): str,
+    ("string", Want.PARAMETER): str,
+    ("string", Want.VALUE): str,
+    ("string", Want.HEADER): lambda value: (value,),
+    ("list(string)", Want.HEADER): tuple,
+}
+"""Conversions for results whose type the checker has settled: nothing is left to ask of the value."""
 
 
 # --- types ------------------------------------------------------------------------------------------------
