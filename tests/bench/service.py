@@ -62,7 +62,7 @@ resourcePolicy:
 
 CONFIGURATION = """
 storage: {driver: disk, disk: {directory: "${POLICIES}"}}
-server: {grpcListenAddr: "${GRPC:127.0.0.1:0}", httpListenAddr: "127.0.0.1:0", workers: ${WORKERS:1}}
+server: {grpcListenAddr: "${GRPC:127.0.0.1:0}", httpListenAddr: "127.0.0.1:0", workers: "${WORKERS:1}"}
 auxData: {jwt: {keySets: [{id: company, local: {data: "${JWKS}"}}]}}
 extAuthz:
   identity:
@@ -130,7 +130,7 @@ def environment(policies: Path, *, grpc: str = "127.0.0.1:0", workers: int = 1) 
 def running(directory: Path, routes: int = 1) -> Iterator[app.App]:
     """Give the service, ready; with as many *routes*, of which requests go to the first."""
     write_policies(directory)
-    document = yaml.safe_load(CONFIGURATION.replace("${WORKERS:1}", "1"))
+    document = yaml.safe_load(CONFIGURATION)
     listed = document["extAuthz"]["routes"]
     listed += [{**listed[0], "match": {"path": f"/api/kind{number}/{{id}}"}} for number in range(1, routes)]
     loaded = config.parse(yaml.safe_dump(document), "bench.yaml", environment(directory))
