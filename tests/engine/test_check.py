@@ -30,13 +30,17 @@ def test_decision_table(name: str) -> None:
         assert found == row.check["errors"]
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not has_modes(row.check)])
+def nothing_fails(row: Row) -> bool:
+    return (
+        not has_modes(row.check) and not check(row.rule_table(), row.question, now=row.now).evaluation_errors
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if nothing_fails(row)])
 def test_modes_agree_where_nothing_fails(name: str) -> None:
     """Where no expression fails, the evaluation mode makes no difference."""
     row = ROWS[name]
     lenient = check(row.rule_table(), row.question, now=row.now)
-    if lenient.evaluation_errors:
-        pytest.skip("an expression fails")
     for mode in MODES[1:]:
         other = Row(row.table, row.check, mode)
         assert check(other.rule_table(), row.question, now=row.now) == lenient
