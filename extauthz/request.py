@@ -158,7 +158,7 @@ def clean_target(target: str, limits: Limits) -> tuple[str, tuple[str, ...], str
     if (
         path[:1] == "/"
         and len(path) <= limits.path
-        and not path.encode(errors="surrogatepass").translate(None, CLEAN_PATH)  # nothing is left but clean ones
+        and not path.encode(errors="surrogatepass").translate(None, CLEAN_PATH)  # nothing is left
         and "//" not in path
         and "/." not in path
         and (not query or not query.encode(errors="surrogatepass").translate(None, CLEAN_QUERY))

@@ -1,0 +1,38 @@
+"""Checked nodes to a Python function: the operators, loops and branches of an expression as Python's own.
+
+What the types settle is settled here, once: ``R.attr.region == "EMEA"`` becomes two attributes, a subscript
+and a comparison. :mod:`engine.cel.generator` has the parts and the names, :mod:`engine.cel.operators` and
+:mod:`engine.cel.control` say what each function of CEL becomes.
+"""
+
+from __future__ import annotations
+
+import ast
+import types
+from typing import TYPE_CHECKING, Any
+
+from engine.cel import control, operators
+from engine.cel.generator import Generated, Generator, UnsupportedError, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.cel.nodes import Node
+    from engine.cel.runtime import Listing
+
+__all__ = ["Generated", "UnsupportedError", "Vocabulary", "build", "generate"]
+
+CALLS = {**operators.CALLS, **control.CALLS}
+
+
+def generate(root: Node, vocabulary: Vocabulary) -> Generated:
+    """Generate the function of a checked expression; raises :class:`UnsupportedError`."""
+    return Generator(vocabulary, CALLS, control.comprehension).function(root)
+
+
+def build(generated: Generated, listing: Listing, names: dict[str, Any]) -> Callable[[object], Any]:
+    """Make the Python function; *names* is all that it can reach beside its own constants."""
+    module = ast.Module([generated.definition], [])
+    code = compile(module, listing.file, "exec", dont_inherit=True, optimize=0)
+    body = next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return types.FunctionType(body, names, "expression", (listing, *generated.constants))

@@ -1,0 +1,257 @@
+"""The line-up: text -> checked nodes -> Python syntax -> function."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.cel import codegen, library, runtime, wellknown
+from engine.cel.checks import Survey, survey
+from engine.cel.codegen import Generated, Vocabulary
+from engine.cel.frontend import Checker, CompileError, Issue
+from engine.cel.records import Record, native_list, native_map, readers
+from engine.cel.runtime import Listing
+from engine.cel.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from engine.cel.nodes import Node, Span
+
+CONVERSIONS = {
+    "bool": "to_bool",
+    "bytes": "to_bytes",
+    "double": "to_double",
+    "duration": "to_duration",
+    "int": "to_int",
+    "string": "to_string",
+    "timestamp": "to_timestamp",
+    "type": "type_of",
+    "uint": "to_uint",
+}
+"""Functions of the runtime that an expression can call by name."""
+
+NAMESPACE_TYPE = "cerbos.Variables"
+"""What cel-go says in Cerbos when ``V``, ``C`` or ``G`` is used as a value."""
+
+
+def _global_name(function: str) -> str:
+    """Return a Python name for a CEL function: ``math.@max`` is ``cel_math__max``."""
+    return f"cel_{re.sub(r'[^A-Za-z0-9]', '_', function)}"
+
+
+LIBRARY_NAMES = {name: _global_name(name) for name in library.FUNCTIONS}
+FUNCTION_NAMES = {**LIBRARY_NAMES, **CONVERSIONS}
+
+GLOBALS: dict[str, Any] = {
+    **{
+        name: value
+        for name, value in vars(runtime).items()
+        if getattr(value, "__module__", "") == runtime.__name__
+    },
+    "MAX_ITERATIONS": runtime.MAX_ITERATIONS,
+    "make_message": wellknown.make_message,
+    "native_list": native_list,
+    "native_map": native_map,
+    **{LIBRARY_NAMES[name]: function for name, function in library.FUNCTIONS.items()},
+    "__builtins__": {},
+    **{builtin.__name__: builtin for builtin in (Exception, bool, dict, float, len, list, str)},
+}
+"""All that generated code can reach. Shared by all expressions, never written to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an expression failed: *line* and *column* count from 1, *excerpt* underlines the failing part."""
+
+    line: int
+    column: int
+    excerpt: str
+
+
+class Environment:
+    """Compiles expressions over a set of variables.
+
+    *variables* maps identifiers to CEL type texts: ``string``, ``dyn``, ``map<string, dyn>``, the name of one
+    of *records*. *namespaces* are identifiers of type ``dyn`` that can only be selected from: ``V.x``, never
+    ``V["x"]``; their values are mappings that word the failure for a missing name themselves.
+    """
+
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        *,
+        records: Sequence[Record] = (),
+        namespaces: Collection[str] = (),
+        container: str = "",
+    ) -> None:
+        self._checker = Checker(
+            variables,
+            records=records,
+            declarations=library.DECLARATIONS,
+            container=container,
+        )
+        self._namespaces = dict.fromkeys(namespaces, NAMESPACE_TYPE)
+        self._vocabulary = Vocabulary(
+            records={record.name: record for record in records},
+            readers=readers(records),
+            namespaces=frozenset(namespaces),
+            functions=FUNCTION_NAMES,
+            needs_now=library.NEEDS_NOW,
+        )
+        self._programs: weakref.WeakValueDictionary[str, Program] = weakref.WeakValueDictionary()
+
+    def compile(self, text: str, name: str = "<expression>") -> Expression:
+        """Compile *text*; equal texts share their code.
+
+        Raises:
+            CompileError: the text is no valid expression; all that is wrong with it, worded as by cel-go.
+
+        """
+        program = self._programs.get(text)
+        if program is None:
+            program = self._programs[text] = self._program(text)
+        return Expression(text, name, program)
+
+    def _program(self, text: str) -> Program:
+        root, found = self._checked(text)
+        generated = self._generated(text, root)
+        listing = Listing(f"<cel {next(_numbers)}>", text)
+        return Program(
+            function=codegen.build(generated, listing, GLOBALS),
+            listing=listing,
+            result_type=str(root.type),
+            identifiers=frozenset(found.identifiers),
+            references=frozenset(found.references),
+            uses_now=generated.uses_now,
+            environment=self,
+        )
+
+    def dump(self, text: str) -> str:
+        """Return the Python that *text* is compiled to."""
+        return ast.unparse(self._generated(text, self._checked(text)[0]).definition)
+
+    def _checked(self, text: str) -> tuple[Node, Survey]:
+        root = self._checker.check(text)
+        found = survey(root, self._namespaces)
+        if found.mistakes:
+            raise CompileError(_issue(text, mistake.span, mistake.message) for mistake in found.mistakes)
+        return root, found
+
+    def _generated(self, text: str, root: Node) -> Generated:
+        try:
+            return codegen.generate(root, self._vocabulary)
+        except codegen.UnsupportedError as error:
+            raise CompileError([_issue(text, error.node.span, str(error))]) from None
+        except RecursionError:
+            raise CompileError([Issue(1, 1, "expression is nested too deeply")]) from None
+
+
+_numbers = itertools.count(1)
+
+
+def _issue(text: str, span: Span, message: str) -> Issue:
+    lines = text.split("\n")
+    return Issue(span.line, _characters(lines, span.line, span.column) + 1, message)
+
+
+def _characters(lines: Sequence[str], line: int, column: int) -> int:
+    """Return a column of UTF-8 bytes as a count of characters."""
+    return len(lines[line - 1].encode()[:column].decode(errors="ignore"))
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Program:
+    """What compiling a text gives, shared by all expressions of that text."""
+
+    function: Callable[[object], Any]
+    listing: Listing
+    result_type: str
+    identifiers: frozenset[str]
+    references: frozenset[tuple[str, ...]]
+    uses_now: bool
+    environment: Environment
+
+
+class Expression:
+    """A compiled expression.
+
+    *text* is what it was compiled from, *name* how the caller calls it. :attr:`function` takes one object
+    that has an attribute for each variable, and ``now`` when :attr:`uses_now`; it returns a CEL value or
+    raises :class:`~engine.cel.values.EvaluationError`, nothing else.
+    """
+
+    __slots__ = ("__weakref__", "_program", "function", "name", "text")
+
+    def __init__(self, text: str, name: str, program: Program) -> None:
+        self.text = text
+        self.name = name
+        self.function = program.function
+        self._program = program
+
+    @property
+    def result_type(self) -> str:
+        """The type of the value as CEL text: ``bool``, ``dyn``, ``list(string)``."""
+        return self._program.result_type
+
+    @property
+    def identifiers(self) -> frozenset[str]:
+        """The variables that the expression uses."""
+        return self._program.identifiers
+
+    @property
+    def references(self) -> frozenset[tuple[str, ...]]:
+        """Paths selected from variables: ``("R", "attr", "region")``."""
+        return self._program.references
+
+    @property
+    def uses_now(self) -> bool:
+        """Whether the time of the check is asked for."""
+        return self._program.uses_now
+
+    def dump(self) -> str:
+        """Return the generated Python."""
+        return self._program.environment.dump(self.text)
+
+    def locate(self, error: BaseException) -> Place:
+        """Where in the text an *error* that :attr:`function` raised comes from."""
+        line, column, end_line, end_column = _failing(error, self._program.listing.file)
+        lines = self.text.split("\n")
+        before = sum(len(known) + 1 for known in lines[: line - 1])
+        start = before + _characters(lines, line, column)
+        end = before + (_characters(lines, line, end_column) if end_line == line else len(lines[line - 1]))
+        start, end = Source(self.text).balanced(start, end)
+        start = max(start, before)
+        return Place(line, start - before + 1, _underlined(lines[line - 1], start - before, end - before))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.text!r}>"
+
+
+def _failing(error: BaseException, file: str) -> tuple[int, int, int, int]:
+    """Return where *error* left generated code: line and column of the last instruction, and their ends."""
+    found = (1, 0, 1, 0)
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == file:
+            position = next(itertools.islice(step.tb_frame.f_code.co_positions(), step.tb_lasti // 2, None))
+            line, end_line, column, end_column = position
+            found = (line or 1, column or 0, end_line or line or 1, end_column or 0)
+        step = step.tb_next
+    return found
+
+
+MAX_EXCERPT = 120
+"""Characters of a line that an excerpt shows at most."""
+
+
+def _underlined(line: str, start: int, end: int) -> str:
+    """Return the *line*, and under it carets from *start* to *end*; of a long line, the part that matters."""
+    first = max(0, min(start - MAX_EXCERPT // 3, len(line) - MAX_EXCERPT))
+    shown = line[first : first + MAX_EXCERPT]
+    width = max(1, min(end, first + MAX_EXCERPT) - start)
+    return f"{shown}\n{' ' * (start - first)}{'^' * width}"
