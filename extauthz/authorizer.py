@@ -250,11 +250,11 @@ class Authorizer:
             return self._encoded(exchange, self._answer(exchange))
         except wire.WireError as error:
             exchange.facts = Facts(UNREADABLE)
-            return self._encoded(exchange, self._refusal(exchange, error))
+            return self._refused(exchange, error)
         except (KeysWanted, RecordWanted) as wanted:
             return self._check_later(exchange, wanted)
         except Exception as error:
-            return self._encoded(exchange, self._refusal(exchange, error))
+            return self._refused(exchange, error)
 
     async def _check_later(self, exchange: Exchange, wanted: KeysWanted | RecordWanted) -> bytes:
         """Fetch what is wanted and attempt the request again, until nothing is wanted any more."""
@@ -267,7 +267,7 @@ class Authorizer:
                     wanted = another
             raise RuntimeError(f"still wanting after {MAX_WAITS} fetches: {wanted!r}")
         except Exception as error:
-            return self._encoded(exchange, self._refusal(exchange, error))
+            return self._refused(exchange, error)
 
     def _answer(self, exchange: Exchange) -> Answer:
         facts = exchange.facts
@@ -341,6 +341,14 @@ class Authorizer:
         return template.fill(exchange.facts, why, exchange.metadata(why.code), detail=detail, headers=headers)
 
     # --- when something is not as it should be
+
+    def _refused(self, exchange: Exchange, error: Exception) -> bytes:
+        """Answer a request that *error* stopped. If that fails as well, the answer is a plain failure."""
+        try:
+            return self._encoded(exchange, self._refusal(exchange, error))
+        except Exception:
+            log.exception("a refusal failed")
+            return wire.FAILURE
 
     def _refusal(self, exchange: Exchange, error: Exception) -> Answer:
         """Turn what stopped a request into its answer: a denial, or a failure if the fault is ours."""

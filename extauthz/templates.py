@@ -179,11 +179,12 @@ class ProblemTemplate:
         }
         if detail:
             document["detail"] = detail
-        for name, slot in self.slots:
-            value = _or_none(slot, facts)
-            if value is not None:
-                document[name] = value
-        return orjson.dumps(document).decode()
+        chosen = {name: value for name, slot in self.slots if (value := _or_none(slot, facts)) is not None}
+        try:
+            return orjson.dumps({**document, **chosen}).decode()
+        except TypeError as error:  # text that is not Unicode
+            log.warning("a problem document is sent without its own members: %s", error)
+            return orjson.dumps(document).decode()
 
 
 @dataclass(frozen=True, slots=True)

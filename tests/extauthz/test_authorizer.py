@@ -279,6 +279,19 @@ def test_bytes_that_are_no_request_are_denied(shared: Shared) -> None:
     assert metadata(answer)["reason"] == "request.malformed"
 
 
+async def test_a_refusal_that_fails_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If even the making of a refusal fails, the answer is still an error answer, never an exception."""
+    async with service(tmp_path) as made:
+
+        def explode(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(made.authorizer, "_refusal", explode)
+        answer = await ask(made, check_request(url=f"{URL}/nowhere"))
+    assert status(answer) == 14
+    assert answer.error_response is not None
+
+
 # --- invariants of answers (field notes, section 6.3) -----------------------------------------------------
 
 paths = st.one_of(

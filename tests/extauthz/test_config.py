@@ -23,6 +23,7 @@ from extauthz.config import (
     ConfigError,
     Loaded,
     Normalize,
+    TokenFrom,
     load,
     parse,
 )
@@ -545,3 +546,18 @@ def test_the_example_of_the_reference_is_right() -> None:
     text = (TESTS.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert read(example).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("place", "prefix"),
+    [
+        ({"header": "Authorization"}, "Bearer"),
+        ({"header": "x-id-token"}, ""),
+        ({"header": "x-id-token", "scheme": "Token"}, "Token"),
+        ({"header": "authorization", "scheme": ""}, ""),
+        ({"cookie": "sid"}, ""),
+    ],
+)
+def test_a_token_has_a_scheme_where_one_is_usual(place: dict[str, str], prefix: str) -> None:
+    """Without a scheme of its own, only ``authorization`` has ``Bearer`` before its token."""
+    assert TokenFrom.model_validate(place).prefix == prefix
