@@ -36,9 +36,6 @@ class Place(NamedTuple):
     column: int
 
 
-WHOLE_FILE = Place(0, 0)
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
     """One mistake in a file, worded for the person who can mend it.

@@ -15,11 +15,18 @@ from engine.model import Effect, Principal
 from engine.rules import Settings
 from engine.storage import Watchable, open_store
 from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
-from extauthz.config import ANY_METHOD
 from extauthz.decision_ids import decision_ids
 from extauthz.fetch import client
 from extauthz.identity import Identity, JwtIdentity, PrincipalSlots, TokenPlace, TokenRules
-from extauthz.keysets import FileOrigin, InlineOrigin, KeyFormat, KeySet, KeySets, RemoteOrigin
+from extauthz.keysets import (
+    FILE_INTERVAL,
+    FileOrigin,
+    InlineOrigin,
+    KeyFormat,
+    KeySet,
+    KeySets,
+    RemoteOrigin,
+)
 from extauthz.readiness import Component, Status
 from extauthz.routes import RouteTable
 from extauthz.sources import HttpSource
@@ -39,8 +46,6 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 64
 """Connections to sources and identity providers, for each worker."""
-LOCAL_INTERVAL: Final = 2.0
-"""Seconds between two looks at a key set in a file."""
 ROUTE_DECISION: Final[Mapping[str, Effect | None]] = {
     "policy": None,
     "allow": Effect.ALLOW,
@@ -160,7 +165,7 @@ def _made_key_set(keys: config.KeySet, http: httpx.AsyncClient) -> KeySet:
         secrets=remote is None,
     )
     if remote is None:
-        return KeySet(keys.id, _local_origin(local), form=form, refresh_interval=LOCAL_INTERVAL)
+        return KeySet(keys.id, _local_origin(local), form=form, refresh_interval=FILE_INTERVAL)
     origin = RemoteOrigin(
         http, remote.url, timeout=remote.timeout.total_seconds(), max_bytes=remote.max_bytes
     )
@@ -253,18 +258,16 @@ def _routes(
     owned = OwnedHeaders(ours.owned)
     for route in ours.routes:
         accepted = tuple(each.name for each in ours.identities(route))
-        actions = dict(route.actions or {})
         yield Route(
             name=route.name,
             pattern=route.pattern,
+            action_of=route.action_of,
             allow=_allow(route.allow, owned),
             deny=_deny(ours.responses.deny if route.deny is None else route.deny, ours),
             relaxed=route.relaxed,
             decision=ROUTE_DECISION[route.decision],
             identity=identities.accepting(accepted) if accepted else None,
             anonymous_allowed=route.anonymous == "allow",
-            any_action=actions.pop(ANY_METHOD, route.action),
-            actions=actions,
             resource=None if route.resource is None else _resource(route.resource, sources),
             max_body_bytes=ours.limits.max_body_bytes
             if route.body.max_bytes is None

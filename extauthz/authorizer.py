@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -114,6 +114,8 @@ class Route:
 
     name: str
     pattern: Pattern
+    action_of: Callable[[str], Slot]
+    """The action that a method stands for; asked only where the policies decide."""
     allow: AllowTemplate
     deny: DenyTemplate
     relaxed: frozenset[str] = frozenset()
@@ -122,9 +124,6 @@ class Route:
     identity: IdentifiesPrincipals | None = None
     """None: everybody is the anonymous principal."""
     anonymous_allowed: bool = False
-    actions: Mapping[str, Slot] = field(default_factory=dict)
-    any_action: Slot | None = None
-    """For methods without an action of their own."""
     resource: ResourceTemplate | None = None
     max_body_bytes: int = 64 * 1024
 
@@ -276,7 +275,7 @@ class Authorizer:
             return self._by_route(exchange, route, route.decision)
         identified = self._identified(route, facts)
         facts.principal = identified.principal
-        facts.action = _action(route, facts)
+        facts.action = route.action_of(facts.request.method).function(facts)
         facts.resource = _resource(route, exchange)
         decision = self._decide(
             CheckInput(
@@ -396,14 +395,6 @@ def _unmatched(match: NotFound | MethodNotAllowed) -> Refused:
     if isinstance(match, MethodNotAllowed):
         return Refused("route.method", (Header("allow", ", ".join(match.allowed)),))
     return Refused("route.not_found")
-
-
-def _action(route: Route, facts: Facts) -> str:
-    slot = route.actions.get(facts.request.method, route.any_action)
-    if slot is None:
-        raise LookupError(f"the route `{route.name}` has no action for a method that it matches")
-    action: str = slot.function(facts)
-    return action
 
 
 def _resource(route: Route, exchange: Exchange) -> Resource:

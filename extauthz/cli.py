@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from extauthz.logs import FORMATS, LEVELS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -48,14 +50,14 @@ def main() -> None:
 )
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(LEVELS),
     default="info",
     envvar="EXTAUTHZ_LOG_LEVEL",
     show_default=True,
 )
 @click.option(
     "--log-format",
-    type=click.Choice(["auto", "json", "console"]),
+    type=click.Choice(FORMATS),
     default="auto",
     envvar="EXTAUTHZ_LOG_FORMAT",
     show_default=True,

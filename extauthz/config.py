@@ -49,7 +49,7 @@ from extauthz.blocks import (
 )
 from extauthz.keysets import HMAC_BITS, VERIFIERS
 from extauthz.request import LIMITS, Limits
-from extauthz.routes import HostPattern, PathTemplate, Pattern, RouteTable, clashes
+from extauthz.routes import HostPattern, PathTemplate, Pattern, clashes
 from extauthz.slots import Scope, Slot, Want
 from extauthz.sources import UrlTemplate
 from extauthz.transport.address import Address, AddressError
@@ -420,7 +420,6 @@ IdentityValue = Annotated[Slot, PlainValidator(_reader(Scope.IDENTITY, Want.VALU
 SourceText = Annotated[Slot, PlainValidator(_reader(Scope.SOURCE, Want.TEXT))]
 RouteName = Annotated[Slot, PlainValidator(_reader(Scope.ROUTE, Want.NAME))]
 RouteText = Annotated[Slot, PlainValidator(_reader(Scope.ROUTE, Want.TEXT))]
-RouteValue = Annotated[Slot, PlainValidator(_reader(Scope.ROUTE, Want.VALUE))]
 ResponseText = Annotated[Slot, PlainValidator(_reader(Scope.RESPONSE, Want.TEXT))]
 ResponseParameter = Annotated[Slot, PlainValidator(_reader(Scope.RESPONSE, Want.PARAMETER))]
 ResponseTexts = Annotated[Slot, PlainValidator(_reader(Scope.RESPONSE, Want.HEADER))]
@@ -1182,7 +1181,6 @@ class Loaded:
     """A configuration that can be used."""
 
     config: Config
-    routes: RouteTable[Route]
     warnings: tuple[Fault, ...] = ()
     """What is probably not meant so, or has no effect."""
 
@@ -1217,7 +1215,7 @@ def parse(text: str | bytes, file: str, environment: Mapping[str, str]) -> Loade
         faults += blocks.faults_of(error, Config, document, unset=[path for path, _ in missing])
     if faults:
         raise ConfigError(faults)
-    return Loaded(config, RouteTable(config.ext_authz.routes), tuple(_warnings(config, value, document)))
+    return Loaded(config, tuple(_warnings(config, value, document)))
 
 
 def _names(value: Any, document: Document) -> Reading:

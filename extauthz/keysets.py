@@ -61,6 +61,7 @@ RETRY = 2.0
 nobody."""
 TIMEOUT = 5.0
 FILE_INTERVAL = 2.0
+"""Seconds between two looks at a key set in a file."""
 REMOTE_INTERVAL = 3600.0
 
 

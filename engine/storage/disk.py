@@ -74,16 +74,15 @@ _NANOSECONDS = 1_000_000_000
 class DiskStore:
     """A store that is a directory of files."""
 
-    def __init__(self, directory: str | os.PathLike[str], *, watch: bool = False) -> None:
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
-        self.watches = watch
         self._read_before: dict[str, _Read] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> DiskStore:
-        """Make a store from Cerbos's ``storage.disk`` block.
+        """Make a store from Cerbos's ``storage.disk`` block; whether to watch is for whoever opens it.
 
         Raises:
             StoreError: a setting is missing or unknown.
@@ -94,7 +93,7 @@ class DiskStore:
             raise StoreError(f"unknown setting `{unknown[0]}` of the disk driver")
         if not settings.get("directory"):
             raise StoreError("the disk driver needs a `directory`")
-        return cls(settings["directory"], watch=bool(settings.get("watchForChanges", False)))
+        return cls(settings["directory"])
 
     # -- reading -------------------------------------------------------------------------------------------
 

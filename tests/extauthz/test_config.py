@@ -310,7 +310,8 @@ def test_limits_are_those_of_the_decoder(whole: Config) -> None:
 
 def test_routes_are_matched_as_a_table() -> None:
     """What is loaded finds the routes of the file."""
-    found = read(WHOLE).routes.match(request.HttpRequest(target="/healthz"))
+    table = routes.RouteTable(read(WHOLE).config.ext_authz.routes)
+    found = table.match(request.HttpRequest(target="/healthz"))
     assert isinstance(found, routes.Match)
     assert found.route.name == "GET|HEAD /healthz"
 
