@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.compile import compile_policies
     from engine.document import Document, DocumentError, Fault, parse
     from engine.engine import Engine, Reload
+    from engine.explain import Explanation
     from engine.load import PolicyError, load_policy
     from engine.model import (
         NO_MATCH,
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
         Output,
         Principal,
         Resource,
+        ValidationError,
         json_value,
     )
+    from engine.plan import Plan, PlanInput
     from engine.rules import RuleTable, Settings
     from engine.storage import DRIVERS, Snapshot, Store, StoreError, open_store
 
@@ -41,6 +44,7 @@ _EXPORTS = {
     "engine.compile": ("compile_policies",),
     "engine.document": ("Document", "DocumentError", "Fault", "parse"),
     "engine.engine": ("Engine", "Reload"),
+    "engine.explain": ("Explanation",),
     "engine.load": ("PolicyError", "load_policy"),
     "engine.model": (
         "NO_MATCH",
@@ -55,8 +59,10 @@ _EXPORTS = {
         "Output",
         "Principal",
         "Resource",
+        "ValidationError",
         "json_value",
     ),
+    "engine.plan": ("Plan", "PlanInput"),
     "engine.rules": ("RuleTable", "Settings"),
     "engine.storage": ("DRIVERS", "Snapshot", "Store", "StoreError", "open_store"),
 }
@@ -75,9 +81,12 @@ __all__ = [
     "Engine",
     "Evaluation",
     "EvaluationError",
+    "Explanation",
     "Fault",
     "JsonValue",
     "Output",
+    "Plan",
+    "PlanInput",
     "PolicyError",
     "Principal",
     "Reload",
@@ -87,6 +96,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "StoreError",
+    "ValidationError",
     "compile_policies",
     "json_value",
     "load_policy",

@@ -6,7 +6,7 @@ every row, until one denies. Denying wins inside one role and scope only; one ro
 What nothing allows is denied.
 
 Each condition is evaluated once per check at most, and each policy's variables when one of its rows is looked
-at for the first time.
+at for the first time; where expressions may read ``runtime.action``, once per action.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.rules import NOTHING, Namespace
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.model import CheckInput, JsonValue
+    from engine.model import CheckInput, Evaluation, JsonValue, ValidationError
     from engine.rules import (
         Clause,
         DerivedRole,
@@ -34,47 +34,92 @@ if TYPE_CHECKING:
         Row,
         RuleTable,
         Stage,
+        Step,
         Target,
+        Way,
     )
 
 _DENY = Effect.DENY
 _ALLOW = Effect.ALLOW
 
 
-def check(table: RuleTable, question: CheckInput, *, now: Timestamp | None = None) -> Decision:
-    """Decide each action of *question*; *now* is what ``now()`` says, by default the time of the call."""
+def check(
+    table: RuleTable,
+    question: CheckInput,
+    *,
+    now: Timestamp | Callable[[], Timestamp] | None = None,
+    evaluation: Evaluation | None = None,
+) -> Decision:
+    """Decide each action of *question*.
+
+    *now* is what ``now()`` says (a function is called when the time is asked for, once), by default the time
+    of the call; *evaluation* says what an error means, by
+    default what the table's settings say.
+    """
+    targets = targets_of(table, question)
+    if not targets:
+        return Decision(dict.fromkeys(question.actions, UNDECIDED))
+    errors = validation_errors(targets, question) if table.attributes else ()
+    if errors and table.settings.schema_enforcement == "reject":
+        refusal = ActionDecision(_DENY, targets[-1][0].key)
+        return Decision(dict.fromkeys(question.actions, refusal), validation_errors=errors)
+    decision = Check(table, question, now, evaluation or table.settings.evaluation).decide(targets)
+    return decision._replace(validation_errors=errors) if errors else decision
+
+
+def validation_errors(targets: tuple[Asked, ...], question: CheckInput) -> tuple[ValidationError, ...]:
+    """Return what is wrong with the attributes of *question*; *targets* are what :func:`targets_of` says."""
+    attributes = targets[-1][0].attributes
+    if attributes is None:
+        return ()
+    return attributes.errors(question.principal.attr, question.resource.attr, question.actions)
+
+
+Asked = tuple["Target", tuple[str, ...]]
+"""Whose policies are asked, and for which roles."""
+
+UNDECIDED = ActionDecision(_DENY, NO_MATCH)
+"""The decision when no policy has anything to say."""
+
+
+def targets_of(table: RuleTable, question: CheckInput) -> tuple[Asked, ...]:
+    """Return what is asked: first the policies of the principal, then those of the resource."""
     settings = table.settings
-    resource = question.resource
+    principal, resource = question.principal, question.resource
     version = resource.policy_version or settings.default_policy_version
     scope = resource.scope or settings.default_scope
     if scope:
         scope = names.scope_value(scope)
     target = table.target(resource.kind, version, scope)
-    principal = _principal_target(table, question, version) if table.principal_ids else None
-    if (target is None or not target.exists) and principal is None:
-        return Decision(dict.fromkeys(question.actions, _NO_MATCH))
-    return _Check(table, question, target, principal, now).decide()
+    about_resource = () if target is None or not target.exists else ((target, principal.roles),)
+    if table.principal_ids:
+        return (*_about_principal(table, question, version), *about_resource)
+    return about_resource
 
 
-def _principal_target(table: RuleTable, question: CheckInput, version: str) -> Target | None:
+def _about_principal(table: RuleTable, question: CheckInput, version: str) -> tuple[Asked, ...]:
+    """Return the principal's policies; their rows know no roles, so one way is enough, if there is a role."""
     settings = table.settings
     principal = question.principal
     own_version = principal.policy_version or settings.default_policy_version
     scope = names.scope_value(principal.scope or settings.default_scope)
-    return table.principal_target(principal.id, own_version, scope, question.resource.kind, version)
+    target = table.principal_target(principal.id, own_version, scope, question.resource.kind, version)
+    return () if target is None else ((target, ("",) if principal.roles else ()),)
 
 
-_NO_MATCH = ActionDecision(_DENY, NO_MATCH)
+# -- what expressions see ----------------------------------------------------------------------------------
 
 
 class Runtime:
     """The value behind ``runtime``."""
 
-    __slots__ = ("_failed", "_names")
+    __slots__ = ("_failed", "_names", "action")
 
-    def __init__(self, active: list[str], failed: list[str]) -> None:
+    def __init__(self, active: list[str], failed: list[str], action: str) -> None:
         self._names = active
         self._failed = failed
+        self.action = action
+        """The action that is being decided; policies see it where the settings say so."""
 
     @property
     def effective_derived_roles(self) -> list[str]:
@@ -85,90 +130,100 @@ class Runtime:
         return self._names
 
 
+class _LongNames:
+    """The long names of ``C``, ``V`` and ``G``."""
+
+    __slots__ = ()
+
+    C: Mapping[str, JsonValue]
+    V: Mapping[str, Any]
+
+    @property
+    def constants(self) -> Mapping[str, JsonValue]:
+        return self.C
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        return self.V
+
+    @property
+    def globals(self) -> Mapping[str, JsonValue]:
+        found: Mapping[str, JsonValue] = self.G  # type: ignore[attr-defined] # a property of both classes
+        return found
+
+
+class _Activation(_LongNames):
+    """What the expressions of a policy see that has variables or constants, one attribute each."""
+
+    __slots__ = ("C", "P", "R", "V", "_check", "request")
+
+    def __init__(self, check: Check, parameters: Parameters) -> None:
+        self.request = check.request
+        self.P = check.P
+        self.R = check.R
+        self.C = parameters.constants
+        self.V = _EMPTY
+        self._check = check
+        if parameters.variables:
+            self._define(parameters)
+
+    def _define(self, parameters: Parameters) -> None:
+        """Set the variables; one that fails is left out."""
+        self.V = values = Namespace()
+        for name, clause in parameters.variables:
+            try:
+                values[name] = clause.expression.function(self)
+            except EvaluationError as error:
+                self.note(clause, error)
+
+    @property
+    def G(self) -> Mapping[str, JsonValue]:  # noqa: N802 - CEL's name
+        return self._check.G
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._check.runtime
+
+    @property
+    def now(self) -> Timestamp:
+        return self._check.now
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self._check.evaluation
+
+    def note(self, clause: Clause, error: EvaluationError) -> None:
+        self._check.note(clause, error)
+
+
 DerivedRoleNames = tuple[list[str], list[str]]
 """The derived roles of a scope that are active, and those that an error leaves open."""
 
 _NO_DERIVED_ROLES: DerivedRoleNames = ([], [])
 
-
 _EMPTY = Namespace()
 
 
-class Activation:
-    """The variables that the expressions of one policy see during one check, one attribute each."""
-
-    __slots__ = ("C", "P", "R", "V", "_check", "request")
-
-    def __init__(self, check: _Check) -> None:
-        question = check.question
-        self.request = question
-        self.P = question.principal
-        self.R = question.resource
-        self.C = self.V = _EMPTY
-        self._check = check
-
-    def define(self, parameters: Parameters) -> None:
-        """Set constants and variables; a variable that fails is left out."""
-        self.C = parameters.constants
-        if parameters.variables:
-            self.V = values = Namespace()
-            for name, clause in parameters.variables:
-                try:
-                    values[name] = clause.expression.function(self)
-                except EvaluationError as error:
-                    self.note(clause, error)
-
-    @property
-    def constants(self) -> Mapping[str, JsonValue]:
-        """``C`` by its long name."""
-        return self.C
-
-    @property
-    def variables(self) -> Mapping[str, Any]:
-        """``V`` by its long name."""
-        return self.V
-
-    @property
-    def G(self) -> Mapping[str, JsonValue]:  # noqa: N802 - CEL's name
-        """The globals of the configuration."""
-        return self._check.table.globals
-
-    @property
-    def globals(self) -> Mapping[str, JsonValue]:
-        """``G`` by its long name."""
-        return self._check.table.globals
-
-    @property
-    def runtime(self) -> Runtime:
-        """What the check has found out so far."""
-        return Runtime(*self._check.derived_roles)
-
-    @property
-    def now(self) -> Timestamp:
-        """The time of the check."""
-        return self._check.now
-
-    def note(self, clause: Clause, error: EvaluationError) -> None:
-        """Keep an error for the decision."""
-        self._check.note(clause, error)
-
-
-class _Check:
-    """One check under way."""
+class Check(_LongNames):
+    """One check under way, and what the expressions see that need neither variables nor constants."""
 
     __slots__ = (
+        "C",
+        "P",
+        "R",
+        "V",
         "_activations",
-        "_base",
         "_effective",
         "_entries",
         "_errors",
         "_now",
         "_outcomes",
-        "_principal",
         "_stages",
-        "_target",
+        "_trail",
+        "action",
         "derived_roles",
-        "question",
+        "evaluation",
+        "request",
         "table",
     )
 
@@ -176,47 +231,46 @@ class _Check:
         self,
         table: RuleTable,
         question: CheckInput,
-        target: Target | None,
-        principal: Target | None,
-        now: Timestamp | None,
+        now: Timestamp | Callable[[], Timestamp] | None,
+        evaluation: Evaluation,
     ) -> None:
         self.table = table
-        self.question = question
+        self.evaluation = evaluation
+        self.request = question
+        self.P = question.principal
+        self.R = question.resource
+        self.C = self.V = _EMPTY
+        self.action = ""
         self.derived_roles = _NO_DERIVED_ROLES
-        self._target = target
-        self._principal = principal
         self._now = now
-        self._activations: dict[Parameters, Activation] = {}
-        self._base: Activation | None = None
+        self._activations: dict[Parameters, _Activation] = {}
         self._outcomes: dict[Row | DerivedRole, Outcome] = {}
         self._stages: dict[Stage, DerivedRoleNames] = {}
         self._effective: tuple[str, ...] = ()
         self._entries: list[Output] = []
         self._errors: dict[tuple[str, str], ErrorEntry] | None = None
+        self._trail: dict[tuple[str, ...], None] = {}
 
-    def decide(self) -> Decision:
-        decisions: dict[str, ActionDecision] = {}
-        for action in self.question.actions:
-            try:
-                decisions[action] = self._decision(action)
-            except _Stopped as stopped:
-                decisions[action] = stopped.decision
-        errors = self._errors
-        return Decision(
-            decisions,
-            tuple(self._entries),
-            self._effective,
-            tuple(errors[key] for key in sorted(errors)) if errors else (),
-        )
+    @property
+    def G(self) -> Mapping[str, JsonValue]:  # noqa: N802 - CEL's name
+        """The globals of the configuration."""
+        return self.table.globals
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the check has found out so far."""
+        return Runtime(*self.derived_roles, self.action)
 
     @property
     def now(self) -> Timestamp:
-        if self._now is None:
-            self._now = Timestamp(time.time_ns())
-        return self._now
+        """The time of the check."""
+        now = self._now
+        if not isinstance(now, Timestamp):
+            now = self._now = Timestamp(time.time_ns()) if now is None else now()
+        return now
 
     def note(self, clause: Clause, error: EvaluationError) -> None:
-        """Keep an error once per expression and message."""
+        """Keep an error for the decision, once per expression and message."""
         if self._errors is None:
             self._errors = {}
         key = (clause.text, str(error))
@@ -226,74 +280,105 @@ class _Check:
 
     # -- the walk ------------------------------------------------------------------------------------------
 
-    def _decision(self, action: str) -> ActionDecision:
-        roles = self.question.principal.roles
-        if self._principal is not None and roles:
-            self.derived_roles = _NO_DERIVED_ROLES
-            # The rows of a principal policy know no roles: one pass is enough.
-            decision = self._role(self._principal, action, "")
-            if decision is not None:
-                return decision
-        target = self._target
-        if target is None:
-            return _NO_MATCH
-        first: ActionDecision | None = None
-        for role in roles:
-            decision = self._role(target, action, role)
-            if decision is not None:
-                if decision.effect is _ALLOW:
-                    return decision
-                first = first or decision
-        return first or target.default
+    def decide(self, asked: tuple[Asked, ...]) -> Decision:
+        """Decide every action."""
+        decisions: dict[str, ActionDecision] = {}
+        for action in self.request.actions:
+            self.action = action
+            if self.table.reads_action:
+                self._forget()
+            decisions[action] = self._decision(action, asked)
+        if self._activations:
+            self._activations.clear()  # they refer to the check: without them it goes without the collector
+        return self._result(decisions)
 
-    def _role(self, target: Target, action: str, role: str) -> ActionDecision | None:
-        """Walk the scopes for one role; ``None`` when no rule decides."""
-        for index, stage in enumerate(target.stages):
-            if stage.derived_roles:
-                self.derived_roles = self._stages.get(stage) or self._enter(index, target)
+    def _forget(self) -> None:
+        """Drop what may depend on the action."""
+        self._activations.clear()
+        self._outcomes.clear()
+        self._stages.clear()
+
+    def _result(self, decisions: dict[str, ActionDecision]) -> Decision:
+        errors = self._errors
+        trail = self._trail
+        return Decision(
+            decisions,
+            tuple(self._entries),
+            self._effective,
+            tuple(errors[key] for key in sorted(errors)) if errors else (),
+            (),
+            next(iter(trail), ())
+            if len(trail) < 2
+            else tuple(sorted({key for keys in trail for key in keys})),
+        )
+
+    def _decision(self, action: str, asked: tuple[Asked, ...]) -> ActionDecision:
+        denying: Row | None = None
+        for target, roles in asked:
+            for way in target.ways(action, roles):
+                try:
+                    row = self._walk(way)
+                except _Stopped as stopped:
+                    return stopped.decision
+                if row is not None:
+                    if row.effect is _ALLOW:
+                        return target.decision(row)
+                    denying = denying or row
+            if denying is not None:
+                return target.decision(denying)
+        return target.default
+
+    def _walk(self, way: Way) -> Row | None:
+        """Return the row that decides for one role, ``None`` when none does."""
+        for step in way:
+            if step.derived_roles:
+                self.derived_roles = self._stages.get(step.stage) or self._enter(step)
             else:
                 self.derived_roles = _NO_DERIVED_ROLES
-            rows = target.rows(index, action, role)
-            decided = self._rows(rows, action) if rows else None
-            # In a scope that needs consent an allow only passes the question up.
-            if decided is not None and (decided.effect is _DENY or not stage.consent):
-                return target.decision(decided)
+            if step.rows:
+                row = self._deciding(step)
+                # In a scope that needs consent an allow only passes the question up.
+                if row is not None and (row.effect is _DENY or not step.consent):
+                    return row
         return None
 
-    def _rows(self, rows: tuple[Row, ...], action: str) -> Row | None:
-        """Return the first row that denies, or else the first one that allows."""
+    def _deciding(self, step: Step) -> Row | None:
+        """Return the first row of a scope that denies, or else the first one that allows."""
         allowing = None
         outcomes = self._outcomes
-        for row in rows:
+        for row in step.rows:
             if row.always:
                 applies: bool | None = True
             elif row in outcomes:
                 applies = outcomes[row]
             else:
-                applies = outcomes[row] = self._applies(row)
+                applies = outcomes[row] = self._applies(row, step)
             if applies:
                 if row.rule_activated is not None:
-                    self._say(row, row.rule_activated, action)
+                    self._say(row, row.rule_activated)
                 if row.effect is _DENY:
+                    self._trail[step.looked_at(row)] = None
                     return row
                 if allowing is None and row.effect is _ALLOW:
                     allowing = row
             elif applies is False and row.condition_not_met is not None:
-                self._say(row, row.condition_not_met, action)
+                self._say(row, row.condition_not_met)
+        self._trail[step.policies] = None
         return allowing
 
     # -- rows ----------------------------------------------------------------------------------------------
 
-    def _applies(self, row: Row) -> bool | None:
+    def _applies(self, row: Row, step: Step) -> bool | None:
         """Tell whether a rule applies; ``None`` when the principal does not hold its derived role."""
         try:
             # Made even if nothing needs it here: variables that fail are noted when a row is looked at.
-            activation = self._activations.get(row.parameters) or self._activation(row.parameters)
+            activation = self if row.parameters is NOTHING else self._activation(row.parameters)
             held = True if row.derived_role is None else self._holds(row.derived_role)
             if held is False or (held is None and row.effect is not _DENY):
                 return None
             outcome = True if row.condition is None else row.condition(activation)
         except Abandoned:
+            self._trail[step.looked_at(row)] = None
             raise _Stopped(ActionDecision(_DENY, row.policy, row.scope, row.name)) from None
         if held and outcome is not None:
             return outcome
@@ -307,43 +392,33 @@ class _Check:
         if derived_role in outcomes:
             return outcomes[derived_role]
         parameters = derived_role.parameters
-        held = condition(self._activations.get(parameters) or self._activation(parameters))
+        held = condition(self if parameters is NOTHING else self._activation(parameters))
         if not derived_role.reads_runtime:
             outcomes[derived_role] = held
         return held
 
-    def _activation(self, parameters: Parameters) -> Activation:
-        """Return an activation for expressions that see *parameters*.
+    def _activation(self, parameters: Parameters) -> _Activation:
+        found = self._activations.get(parameters)
+        if found is None:
+            found = self._activations[parameters] = _Activation(self, parameters)
+        return found
 
-        The first one serves two: expressions that need no parameters do not mind those of others.
-        """
-        base = self._base
-        if base is None:
-            base = self._base = Activation(self)
-        if parameters is not NOTHING:
-            made = base if base.C is _EMPTY else Activation(self)
-            made.define(parameters)
-        else:
-            made = base
-        self._activations[parameters] = made
-        return made
-
-    def _say(self, row: Row, clause: Clause, action: str) -> None:
-        activation = self._activations.get(row.parameters) or self._activation(row.parameters)
+    def _say(self, row: Row, clause: Clause) -> None:
+        activation = self if row.parameters is NOTHING else self._activation(row.parameters)
         try:
             value = clause.expression.function(activation)
-            entry = Output(row.source, action, value if type(value) is str else to_json(value))
+            entry = Output(row.source, self.action, value if type(value) is str else to_json(value))
         except EvaluationError as error:
-            entry = Output(row.source, action, None, str(error))
+            entry = Output(row.source, self.action, None, str(error))
         self._entries.append(entry)
 
     # -- derived roles -------------------------------------------------------------------------------------
 
-    def _enter(self, index: int, target: Target) -> DerivedRoleNames:
+    def _enter(self, step: Step) -> DerivedRoleNames:
         """Work out which derived roles are active in a scope, once per check."""
         active: list[str] = []
         failed: list[str] = []
-        for derived_role in target.derived_roles(index, self.question.principal.roles):
+        for derived_role in step.derived_roles:
             try:
                 held = self._holds(derived_role)
             except Abandoned:
@@ -355,7 +430,7 @@ class _Check:
         if active:
             before = self._effective
             self._effective = tuple(sorted({*before, *active})) if before else tuple(active)
-        found = self._stages[target.stages[index]] = (active, failed)
+        found = self._stages[step.stage] = (active, failed)
         return found
 
 

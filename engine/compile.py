@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine import names
 from engine import policy as p
-from engine.conditions import condition_of, negated
+from engine.conditions import condition_of, inverted, match_of
 from engine.definitions import Scope
 from engine.document import Fault, did_you_mean
-from engine.expressions import environment
+from engine.expressions import environment as policy_environment
 from engine.globs import Matcher, is_literal, matcher, rule_matcher
 from engine.library import BODY_NAMES, Library, kind_matcher, needs_consent
 from engine.load import PolicyError
@@ -36,12 +36,14 @@ from engine.rules import (
     Selector,
     Settings,
 )
+from engine.schema import Schemas, schema_faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from engine.cel import Environment
-    from engine.document import Path
+    from engine.conditions import Match
+    from engine.document import Document, Path
     from engine.rules import Clause, Condition, Parameters
 
 IMPORT_NOT_FOUND = "import not found"
@@ -52,26 +54,35 @@ EMPTY_OUTPUT = "empty output"
 SCRIPTS = "scripts in conditions are no longer supported"
 
 
-def compile_policies(policies: Iterable[p.Policy], settings: Settings | None = None) -> RuleTable:
-    """Compile *policies* to a rule table.
+def compile_policies(
+    policies: Iterable[p.Policy],
+    settings: Settings | None = None,
+    schemas: Mapping[str, bytes] | None = None,
+) -> RuleTable:
+    """Compile *policies* to a rule table; *schemas* are the store's files below ``_schemas/``.
 
     Raises:
         PolicyError: with every fault of every file.
 
     """
-    return Compiler(settings or Settings()).compile(policies)
+    return Compiler(settings or Settings()).compile(policies, schemas)
 
 
 class Compiler:
     """Compiles the states of a store one after the other, each time only what has changed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, environment: Environment | None = None, schemas: Schemas | None = None
+    ) -> None:
         self._settings = settings
-        self._environment = environment()
+        self._environment = environment or policy_environment(runtime_action=settings.runtime_action)
         self._kept: dict[p.Policy, _Kept] = {}
+        self._schemas = schemas or Schemas()
 
-    def compile(self, policies: Iterable[p.Policy]) -> RuleTable:
+    def compile(self, policies: Iterable[p.Policy], schemas: Mapping[str, bytes] | None = None) -> RuleTable:
         """Compile *policies* to a rule table; disabled ones are treated as not there.
+
+        *schemas* are the store's files below ``_schemas/``, by their paths.
 
         Raises:
             PolicyError: with every fault of every file.
@@ -81,12 +92,28 @@ class Compiler:
         state = _State(library, self._settings, self._environment, self._kept)
         results = [state.result(policy) for policy in library.policies]
         self._kept = state.kept
-        faults = dict.fromkeys((*library.faults, *(fault for found in results for fault in found.faults)))
+        self._schemas = self._schemas.updated(schemas or {})
+        faults = dict.fromkeys(
+            (
+                *library.faults,
+                *(fault for found in results for fault in found.faults),
+                *self._schema_faults(library.policies),
+            )
+        )
         for policy in library.policies:
             policy.document.forget_nodes()
         if faults:
             raise PolicyError(faults)
-        return RuleTable((found.compiled for found in results if found.compiled), self._settings)
+        compiled = (found.compiled for found in results if found.compiled)
+        return RuleTable(compiled, self._settings, self._schemas)
+
+    def _schema_faults(self, policies: Iterable[p.Policy]) -> Iterator[Fault]:
+        """Yield what is wrong with the attribute schemas of all policies, also of those in a scope."""
+        if self._settings.schema_enforcement == "none":
+            return
+        for policy in policies:
+            if isinstance(policy.body, p.ResourcePolicy) and policy.body.schemas is not None:
+                yield from schema_faults(policy, policy.body.schemas, self._schemas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +218,7 @@ class _Unit:
 
     # -- expressions ---------------------------------------------------------------------------------------
 
-    def condition(self, condition: p.Condition | None, path: Path, clauses: list[Clause]) -> Condition | None:
+    def condition(self, condition: p.Condition | None, path: Path, clauses: list[Clause]) -> Match | None:
         """Compile a condition; its expressions are added to *clauses*."""
         if condition is None:
             return None
@@ -204,7 +231,7 @@ class _Unit:
         complete = [clause for clause in found if clause is not None]
         clauses.extend(complete)
         in_order = iter(complete)
-        return condition_of(condition.match, lambda _: next(in_order), self.state.settings.evaluation)
+        return match_of(condition.match, lambda _: next(in_order))
 
     def _match_clauses(self, match: p.Match, path: Path) -> list[Clause | None]:
         """Compile the expressions of a condition, depth first, all of them even if some fail."""
@@ -326,10 +353,20 @@ class _ImportedRole:
 class _Parts:
     """The compiled parts of a rule."""
 
-    effect: Effect | None
-    condition: Condition | None
+    match: Match | None
     said: _Said
     clauses: tuple[Clause, ...] = ()
+    effect: Effect | None = None
+    authored_effect: Effect | None = None
+    condition: Condition | None = None
+
+    @classmethod
+    def made(
+        cls, effect: Effect | None, match: Match | None, said: _Said, authored: Effect | None = None
+    ) -> _Parts:
+        """Put together what rows are made of; *authored* is the effect that stands in the policy."""
+        condition = None if match is None else condition_of(match)
+        return cls(match, said, (), effect, authored, condition)
 
     def consenting(self, effect: Effect, body: p.Body) -> _Parts:
         """Where the scopes above have to consent, a conditional allow denies when its condition is not met.
@@ -337,27 +374,27 @@ class _Parts:
         An allow without a condition stays, but only passes the question up. Outputs are not exchanged, as in
         Cerbos.
         """
-        if effect is Effect.ALLOW and self.condition is not None and needs_consent(body):
-            return _Parts(Effect.DENY, negated(self.condition), self.said)
-        return _Parts(effect, self.condition, self.said)
+        if effect is Effect.ALLOW and self.match is not None and needs_consent(body):
+            return _Parts.made(Effect.DENY, inverted(self.match), self.said, effect)
+        return _Parts.made(effect, self.match, self.said, effect)
 
     @property
     def narrowing(self) -> _Parts:
         """An entry of a role policy denies when its condition is not met; without one it only speaks."""
-        if self.condition is None:
-            return self
-        return _Parts(Effect.DENY, negated(self.condition), self.said.swapped)
+        if self.match is None:
+            return _Parts.made(None, None, self.said, Effect.ALLOW)
+        return _Parts.made(Effect.DENY, inverted(self.match), self.said.swapped, Effect.ALLOW)
 
 
-_REFUSAL = _Parts(Effect.DENY, None, _Said())
+_REFUSAL = _Parts.made(Effect.DENY, None, _Said())
 """What a role policy does to an action that it does not list."""
 
 
 def _parts(unit: _Unit, rule: p.ResourceRule | p.PrincipalAction | p.RoleRule, path: Path) -> _Parts:
     clauses: list[Clause] = []
-    condition = unit.condition(rule.condition, (*path, "condition"), clauses)
+    match = unit.condition(rule.condition, (*path, "condition"), clauses)
     said = unit.output(rule.output, path, clauses)
-    return _Parts(None, condition, said, tuple(clauses))
+    return _Parts(match, said, tuple(clauses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,6 +405,8 @@ class _Shared:
     scope: str
     name: str
     parameters: Parameters
+    document: Document
+    path: Path
     from_role_policy: bool = False
 
     def row(self, part: _Parts, derived_role: DerivedRole | None = None) -> Row:
@@ -380,6 +419,10 @@ class _Shared:
             effect=part.effect,
             condition=part.condition,
             parameters=self.parameters,
+            document=self.document,
+            path=self.path,
+            match=part.match,
+            authored_effect=part.authored_effect,
             derived_role=derived_role,
             rule_activated=part.said.rule_activated,
             condition_not_met=part.said.condition_not_met,
@@ -411,7 +454,8 @@ def _resource_policy(unit: _Unit, body: p.ResourcePolicy) -> None:
         if not rule.roles and not rule.derived_roles:
             message = f"Rule '{name}' does not specify any roles or derived roles to be matched"
             unit.module.report(INVALID_RULE, message, (*path, position))
-        shared = _Shared(unit.policy.key, body.scope, name, parameters)
+        here = (*path, position)
+        shared = _Shared(unit.policy.key, body.scope, name, parameters, unit.module.document, here)
         rules.append(_resource_rule(rule, part.consenting(rule.effect, body), shared, derived_roles))
     roles = tuple(derived_roles[name] for name in sorted(derived_roles))
     unit.compiled = CompiledPolicy(
@@ -444,9 +488,11 @@ def _principal_policy(unit: _Unit, body: p.PrincipalPolicy) -> None:
     parts = [_parts(unit, action, (*root, i, "actions", j)) for i, _, j, action in numbered]
     parameters = unit.scope.parameters(clause for part in parts for clause in part.clauses)
     rules = []
-    for (_, rule, index, action), part in zip(numbered, parts, strict=True):
+    for (position, rule, index, action), part in zip(numbered, parts, strict=True):
         name = names.principal_rule_name(action.name, rule.resource, index + 1)
-        row = _Shared(unit.policy.key, body.scope, name, parameters).row(part.consenting(action.effect, body))
+        here = (*root, position, "actions", index)
+        shared = _Shared(unit.policy.key, body.scope, name, parameters, unit.module.document, here)
+        row = shared.row(part.consenting(action.effect, body))
         rules.append(PrincipalRule(kind_matcher(rule.resource), rule_matcher(action.action), row))
     unit.compiled = CompiledPolicy(
         unit.policy, unit.policy.key, body.scope, body.version, body.principal, tuple(rules)
@@ -458,11 +504,15 @@ def _role_policy(unit: _Unit, body: p.RolePolicy) -> None:
     parts = [_parts(unit, rule, (*root, position)) for position, rule in enumerate(body.rules)]
     parameters = unit.scope.parameters(clause for part in parts for clause in part.clauses)
     rules = []
-    for rule, part in zip(body.rules, parts, strict=True):
-        shared = _Shared(unit.policy.key, body.scope, rule.name, parameters, from_role_policy=True)
+    document = unit.module.document
+    for position, (rule, part) in enumerate(zip(body.rules, parts, strict=True)):
+        here = (*root, position)
+        shared = _Shared(
+            unit.policy.key, body.scope, rule.name, parameters, document, here, from_role_policy=True
+        )
         resource, actions = kind_matcher(rule.resource), selector(rule.allow_actions, matcher)
         rules.append(RoleRule(resource, actions, shared.row(part.narrowing)))
-    refusal = _Shared(unit.policy.key, body.scope, "", NOTHING, from_role_policy=True).row(_REFUSAL)
+    implied = _Shared(unit.policy.key, body.scope, "", NOTHING, document, unit.root, from_role_policy=True)
     unit.compiled = CompiledPolicy(
         unit.policy,
         unit.policy.key,
@@ -471,20 +521,23 @@ def _role_policy(unit: _Unit, body: p.RolePolicy) -> None:
         body.role,
         tuple(rules),
         parent_roles=body.parent_roles,
-        refusal=refusal,
+        refusal=implied.row(_REFUSAL),
     )
 
 
 def _derived_roles(unit: _Unit, body: p.DerivedRoles) -> None:
     for position, definition in enumerate(body.definitions):
         clauses: list[Clause] = []
-        path = (*unit.root, "definitions", position, "condition")
-        condition = unit.condition(definition.condition, path, clauses)
+        path = (*unit.root, "definitions", position)
+        match = unit.condition(definition.condition, (*path, "condition"), clauses)
         unit.roles[definition.name] = DerivedRole(
             definition.name,
             frozenset(definition.parent_roles),
-            condition,
+            None if match is None else condition_of(match),
             unit.scope.parameters(clauses),
+            unit.module.document,
+            path,
+            match,
             reads_runtime=any("runtime" in clause.expression.identifiers for clause in clauses),
         )
 

@@ -30,7 +30,9 @@ from engine.storage import Snapshot, Store, StoreError, Watchable, open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from engine.model import CheckInput, Decision, JsonValue
+    from engine.explain import Explanation
+    from engine.model import CheckInput, Decision, Evaluation, JsonValue
+    from engine.plan import Plan, PlanInput
     from engine.policy import Policy
 
 logger = logging.getLogger(__name__)
@@ -141,8 +143,14 @@ class Engine:
 
     # -- asking --------------------------------------------------------------------------------------------
 
-    def check(self, question: CheckInput, *, now: Timestamp | None = None) -> Decision:
-        """Decide each action of *question*; *now* is what ``now()`` says, by default the time of the call."""
+    def check(
+        self, question: CheckInput, *, now: Timestamp | None = None, evaluation: Evaluation | None = None
+    ) -> Decision:
+        """Decide each action of *question*.
+
+        *now* is what ``now()`` says, by default the time of the call; *evaluation* says what an error means,
+        by default what the settings say.
+        """
         principal, resource, _, aux_data, _ = question
         if not (
             type(principal.attr) is dict
@@ -151,13 +159,35 @@ class Engine:
             and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
         ):
             question = _plain(question)
-        return decide(self._table, question, now=now)
+        return decide(self._table, question, now=now, evaluation=evaluation)
 
-    def check_many(self, questions: Iterable[CheckInput], *, now: Timestamp | None = None) -> list[Decision]:
+    def check_many(
+        self,
+        questions: Iterable[CheckInput],
+        *,
+        now: Timestamp | None = None,
+        evaluation: Evaluation | None = None,
+    ) -> list[Decision]:
         """Decide several questions, in order, by the same table and at the same time."""
         table = self._table
         moment = Timestamp(time.time_ns()) if now is None else now
-        return [decide(table, _plain(question), now=moment) for question in questions]
+        return [decide(table, _plain(question), now=moment, evaluation=evaluation) for question in questions]
+
+    def explain(
+        self, question: CheckInput, *, now: Timestamp | None = None, evaluation: Evaluation | None = None
+    ) -> Explanation:
+        """Decide *question* as :meth:`check` does, and tell the whole way to the decision."""
+        from engine.explain import explain  # noqa: PLC0415 - most processes never explain anything
+
+        return explain(self._table, _plain(question), now=now, evaluation=evaluation)
+
+    def plan(
+        self, question: PlanInput, *, now: Timestamp | None = None, evaluation: Evaluation | None = None
+    ) -> Plan:
+        """Return the filter for the resources to which the principal may do all of the actions."""
+        from engine.plan import plan  # noqa: PLC0415 - most processes never plan anything
+
+        return plan(self._table, question, now=now, evaluation=evaluation)
 
     # -- the table -----------------------------------------------------------------------------------------
 
@@ -223,10 +253,10 @@ class Loader:
     def __init__(self, settings: Settings) -> None:
         self._compiler = Compiler(settings)
         self._files: dict[str, _File] = {}
-        self._built: tuple[dict[str, _File], RuleTable] | None = None
+        self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
 
     def table(self, snapshot: Snapshot) -> RuleTable:
-        """Return the table for a state; the same object as before when no policy has changed.
+        """Return the table for a state; the same object as before when no policy and no schema has changed.
 
         Raises:
             PolicyError: with every fault of every policy.
@@ -239,16 +269,16 @@ class Loader:
         self._files = {path: self._file(path, content) for path, content in snapshot.files.items()}
         faults = (*snapshot.faults, *(fault for file in self._files.values() for fault in file.faults))
         policies = [file.policy for file in self._files.values() if file.policy is not None]
-        if self._built is not None and not faults and self._built[0] == self._files:
-            return self._built[1]
+        if self._built is not None and not faults and self._built[:2] == (self._files, snapshot.schemas):
+            return self._built[2]
         try:
-            table = self._compiler.compile(policies)
+            table = self._compiler.compile(policies, snapshot.schemas)
         except PolicyError as error:
             # What one unreadable file was to provide is missed by others: that is no news.
             faults += tuple(fault for fault in error.faults if not (faults and fault.kind in CONSEQUENCES))
         if faults:
             raise PolicyError(faults)
-        self._built = self._files, table
+        self._built = self._files, snapshot.schemas, table
         return table
 
     def _file(self, path: str, content: bytes) -> _File:

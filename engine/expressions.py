@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine.cel import Environment, Record
 
 CONSTANTS = ("C", "constants")
 VARIABLES = ("V", "variables")
 GLOBALS = ("G", "globals")
 NAMESPACES = (*CONSTANTS, *VARIABLES, *GLOBALS)
+
+RUNTIME = Record(
+    "cerbos.Runtime",
+    {
+        "effectiveDerivedRoles": ("list<string>", "effective_derived_roles"),
+        "effective_derived_roles": ("list<string>", "effective_derived_roles"),
+    },
+)
 
 RECORDS = (
     Record(
@@ -48,13 +58,7 @@ RECORDS = (
             "aux_data": ("cerbos.AuxData", "aux_data"),
         },
     ),
-    Record(
-        "cerbos.Runtime",
-        {
-            "effectiveDerivedRoles": ("list<string>", "effective_derived_roles"),
-            "effective_derived_roles": ("list<string>", "effective_derived_roles"),
-        },
-    ),
+    RUNTIME,
 )
 """The values are :mod:`engine.model`'s objects and :class:`engine.check.Runtime`, read by attribute."""
 
@@ -67,6 +71,18 @@ IDENTIFIERS = {
 }
 
 
-def environment() -> Environment:
+ACTION_FIELD = {"action": ("string", "action")}
+"""What ``runtime`` has besides, where the settings say so; Cerbos does not have it."""
+
+
+def records(*, runtime_action: bool = False) -> tuple[Record, ...]:
+    """Return the records that expressions see; with *runtime_action*, ``runtime`` has :data:`ACTION_FIELD`."""
+    if not runtime_action:
+        return RECORDS
+    extended = replace(RUNTIME, fields={**RUNTIME.fields, **ACTION_FIELD})
+    return tuple(extended if record is RUNTIME else record for record in RECORDS)
+
+
+def environment(*, runtime_action: bool = False) -> Environment:
     """Make the environment that policies are compiled in; it takes about 10 ms."""
-    return Environment(IDENTIFIERS, records=RECORDS, namespaces=NAMESPACES)
+    return Environment(IDENTIFIERS, records=records(runtime_action=runtime_action), namespaces=NAMESPACES)

@@ -117,13 +117,31 @@ class EvaluationError(NamedTuple):
     excerpt: str = ""
 
 
+class ValidationError(NamedTuple):
+    """A value that does not keep to the schema of its policy.
+
+    *path* is a JSON pointer to the value (``/`` is the whole of the attributes); *source* says whose
+    attributes these are, ``SOURCE_PRINCIPAL`` or ``SOURCE_RESOURCE``.
+    """
+
+    path: str
+    message: str
+    source: str
+
+
 class Decision(NamedTuple):
-    """The answer to a :class:`CheckInput`, action by action, with everything the rules had to say."""
+    """The answer to a :class:`CheckInput`, action by action, with everything the rules had to say.
+
+    *effective_policies* are the keys of the policies that have a rule for what was asked and were looked at
+    before the answer was clear, sorted: the trail that an audit log wants.
+    """
 
     actions: Mapping[str, ActionDecision]
     outputs: tuple[Output, ...] = ()
     effective_derived_roles: tuple[str, ...] = ()
     evaluation_errors: tuple[EvaluationError, ...] = ()
+    validation_errors: tuple[ValidationError, ...] = ()
+    effective_policies: tuple[str, ...] = ()
 
 
 def json_value(value: object) -> JsonValue:

@@ -12,20 +12,24 @@ patterns match the kind as it was given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine import names
 from engine.cel import EvaluationError
+from engine.conditions import clauses_of
 from engine.model import NO_MATCH, ActionDecision, Effect, Evaluation, JsonValue
 from engine.policy import ScopePermissions
 
 if TYPE_CHECKING:
     from engine.cel import Expression
-    from engine.document import Document, Path
+    from engine.conditions import Match
+    from engine.document import Document, Fault, Path
     from engine.globs import Matcher
     from engine.policy import Policy
+    from engine.schema import AttachedSchemas, Schemas
 
 Outcome = bool | None
 """Whether a condition holds; ``None``: an error left it undecided (in the evaluation mode ``safe``)."""
@@ -33,11 +37,14 @@ Outcome = bool | None
 Condition = Callable[[Any], Outcome]
 """A compiled condition, called with the activation (:class:`engine.check.Activation`)."""
 
-REMEMBERED = 8192
-"""How many targets and row selections a table remembers before it starts over."""
+REMEMBERED = 65_536
+"""How many targets, steps and rows of steps a table remembers before it starts over: a few megabytes."""
 
-LONGEST_REMEMBERED = 512
-"""Longer actions, roles and kinds are looked up each time."""
+LONGEST_REMEMBERED = 4096
+"""What has longer names than these together is looked up each time."""
+
+CHARACTERS = 16
+"""So many characters of a key count as much as one of what is remembered under it."""
 
 
 class Namespace(dict[str, Any]):
@@ -47,6 +54,13 @@ class Namespace(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise EvaluationError(f"undefined field '{name}'")
+
+
+def place_of(document: Document, path: Path) -> str:
+    """Return ``file:line:column`` of what stands at *path*; the text is read again for it."""
+    place = document.place(path)
+    document.forget_nodes()
+    return f"{document.file}:{place.line}:{place.column}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,9 +84,7 @@ class Clause:
     @property
     def place(self) -> str:
         """``file:line:column`` of the expression."""
-        place = self.document.place(self.path)
-        self.document.forget_nodes()
-        return f"{self.document.file}:{place.line}:{place.column}"
+        return place_of(self.document, self.path)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +107,18 @@ class DerivedRole:
     parents: frozenset[str]
     condition: Condition | None
     parameters: Parameters
+    document: Document
+    path: Path
+    match: Match | None = None
+    """What *condition* was made from."""
+
     reads_runtime: bool = False
     """The condition reads ``runtime``, so what it says depends on the scope it is asked in."""
+
+    @property
+    def place(self) -> str:
+        """``file:line:column`` of the definition."""
+        return place_of(self.document, self.path)
 
     def has_parent(self, roles: Iterable[str]) -> bool:
         """Tell whether one of *roles* may take this role on; parents are literal, but ``*`` is any role."""
@@ -108,6 +130,10 @@ class Row:
     """One rule for one way of holding it: by static role, or by one derived role.
 
     *effect* is ``None`` for a row that only speaks (the unconditional entry of a role policy).
+
+    A row may say something else than its rule. Where the scopes above have to consent, and in role policies,
+    a rule that allows on a condition becomes a row that denies when the condition is not met: then *effect*
+    differs from *authored_effect*, and *match* is the author's condition inside of a ``None_``.
     """
 
     name: str
@@ -117,12 +143,37 @@ class Row:
     effect: Effect | None
     condition: Condition | None
     parameters: Parameters
+    document: Document
+    path: Path
+    """Where the rule stands in *document*."""
+
+    match: Match | None = None
+    """What *condition* was made from."""
+
+    authored_effect: Effect | None = None
+    """What the author wrote; ``None`` where nothing is written: what a role policy does not list."""
+
     derived_role: DerivedRole | None = None
     rule_activated: Clause | None = None
     condition_not_met: Clause | None = None
     from_role_policy: bool = False
     always: bool = False
     """There is nothing to evaluate: no condition, no derived role, no variables that might fail."""
+
+    @property
+    def place(self) -> str:
+        """``file:line:column`` of the rule."""
+        return place_of(self.document, self.path)
+
+    @property
+    def clauses(self) -> Iterator[Clause]:
+        """All expressions that may be evaluated when the row is looked at."""
+        yield from clauses_of(self.match)
+        yield from (clause for _, clause in self.parameters.variables)
+        yield from (clause for clause in (self.rule_activated, self.condition_not_met) if clause is not None)
+        if self.derived_role is not None:
+            yield from clauses_of(self.derived_role.match)
+            yield from (clause for _, clause in self.derived_role.parameters.variables)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,34 +231,57 @@ class CompiledPolicy:
     refusal: Row | None = None
     """For a role policy: the row that denies what it does not list."""
 
+    @property
+    def rows(self) -> Iterator[Row]:
+        """All rows that the policy may contribute."""
+        for rule in self.rules:
+            yield from (row for _, row in rule.rows) if isinstance(rule, Rule) else (rule.row,)
+        if self.refusal is not None:
+            yield self.refusal
+
+
+SchemaEnforcement = Literal["none", "warn", "reject"]
+"""What becomes of attributes that do not keep to their schema: nothing, a report, or a denial."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a table answers, whatever its policies: Cerbos's ``engine`` block."""
+    """How a table answers, whatever its policies: Cerbos's ``engine`` and ``schema`` blocks.
+
+    *evaluation* is what a check does that does not say how it is to be evaluated. *runtime_action* is decided
+    when policies are compiled; all else when a question is asked.
+    """
 
     evaluation: Evaluation = "lenient"
     default_policy_version: str = names.DEFAULT_VERSION
     default_scope: str = ""
     lenient_scope_search: bool = False
     globals: Mapping[str, JsonValue] = field(default_factory=dict)
+    schema_enforcement: SchemaEnforcement = "none"
+    runtime_action: bool = False
+    """Expressions may read ``runtime.action``; Cerbos does not know it."""
 
 
 class Stage:
     """One scope on the way from a target's leaf to the root, with the rules that stand in it."""
 
-    __slots__ = ("_select", "consent", "derived_roles", "scope")
+    __slots__ = ("_select", "consent", "derived_roles", "policies", "scope")
 
     def __init__(
         self,
         scope: str,
         select: Callable[[str, tuple[str, ...]], tuple[Row, ...]],
+        *,
         derived_roles: tuple[DerivedRole, ...],
         consent: bool,
+        policies: tuple[str, ...],
     ) -> None:
         self.scope = scope
         self.derived_roles = derived_roles
         self.consent = consent
         """An allow in this scope needs the consent of a scope above it."""
+        self.policies = policies
+        """The keys of the target's policies in this scope and the scopes above it."""
         self._select = select
 
     def rows(self, action: str, roles: tuple[str, ...]) -> tuple[Row, ...]:
@@ -215,20 +289,41 @@ class Stage:
         return self._select(action, roles)
 
 
+class Step:
+    """What one role of a principal meets in one scope on the question of one action."""
+
+    __slots__ = ("consent", "derived_roles", "policies", "rows", "stage")
+
+    def __init__(self, stage: Stage, rows: tuple[Row, ...], derived_roles: tuple[DerivedRole, ...]) -> None:
+        self.stage = stage
+        self.rows = rows
+        self.derived_roles = derived_roles
+        """The ones of the scope that a holder of the principal's roles may take on."""
+        self.consent = stage.consent
+        self.policies = self._policies(rows)
+        """The keys of the policies that are looked at: those of the rows, and of a row's policy those above."""
+
+    def looked_at(self, last: Row) -> tuple[str, ...]:
+        """Return the keys of the policies that are looked at until *last* settles the matter."""
+        if len(self.policies) == 1:
+            return self.policies
+        return self._policies(self.rows[: self.rows.index(last) + 1])
+
+    def _policies(self, rows: tuple[Row, ...]) -> tuple[str, ...]:
+        keys = {row.policy for row in rows}
+        if any(not row.from_role_policy for row in rows):
+            keys.update(self.stage.policies)
+        return tuple(sorted(keys))
+
+
+Way = tuple[Step, ...]
+"""The steps of one role, leaf first."""
+
+
 class Target:
     """Everything a table says about one kind of resource in one version and scope."""
 
-    __slots__ = (
-        "_decisions",
-        "_derived_roles",
-        "_memo",
-        "_parents",
-        "_rows",
-        "default",
-        "exists",
-        "key",
-        "stages",
-    )
+    __slots__ = ("_decisions", "_memo", "_parents", "_ways", "attributes", "default", "exists", "key", "stages")
 
     def __init__(
         self,
@@ -238,16 +333,18 @@ class Target:
         *,
         exists: bool,
         memo: Memo,
+        attributes: AttachedSchemas | None = None,
     ) -> None:
         self.key = key
+        self.attributes = attributes
+        """What the root policy for the kind asks of attributes, if that is enforced."""
         self.stages = stages
         self.exists = exists
         """A resource policy for the kind stands in one of the scopes."""
         self.default = ActionDecision(Effect.DENY, key if exists else NO_MATCH)
         self._parents = parents
         self._memo = memo
-        self._rows: dict[tuple[int, str, str], tuple[Row, ...]] = {}
-        self._derived_roles: dict[tuple[int, tuple[str, ...]], tuple[DerivedRole, ...]] = {}
+        self._ways: dict[tuple[str, tuple[str, ...]], tuple[Way, ...]] = {}
         self._decisions: dict[Row, ActionDecision] = {}
 
     def role_set(self, role: str) -> tuple[str, ...]:
@@ -259,30 +356,42 @@ class Target:
         return frozenset(found for role in roles for found in self.role_set(role))
 
     def rows(self, index: int, action: str, role: str) -> tuple[Row, ...]:
-        """Return the rows of the stage at *index* for an action and one role of the principal."""
-        key = (index, action, role)
-        found = self._rows.get(key)
-        if found is None:
-            found = self.stages[index].rows(action, self.role_set(role))
-            if len(action) + len(role) <= LONGEST_REMEMBERED and self._memo.room():
-                self._rows[key] = found
-        return found
+        """Return the rows of the stage at *index* that concern *action* and *role* or a parent of it."""
+        return self.stages[index].rows(action, self.role_set(role))
 
     def derived_roles(self, index: int, roles: tuple[str, ...]) -> tuple[DerivedRole, ...]:
         """Return the derived roles of the stage at *index* that a holder of *roles* may take on."""
-        key = (index, roles)
-        found = self._derived_roles.get(key)
+        held = self.all_roles(roles)
+        return tuple(role for role in self.stages[index].derived_roles if role.has_parent(held))
+
+    def ways(self, action: str, roles: tuple[str, ...]) -> tuple[Way, ...]:
+        """Return what each of *roles* meets on the question of *action*, in order; often remembered.
+
+        Steps at which there is nothing are left out.
+        """
+        key = (action, roles)
+        found = self._ways.get(key)
         if found is None:
-            held = self.all_roles(roles)
-            found = tuple(role for role in self.stages[index].derived_roles if role.has_parent(held))
-            if sum(map(len, roles)) <= LONGEST_REMEMBERED and self._memo.room():
-                self._derived_roles[key] = found
+            found = self._found(action, roles)
+            if self._memo.room(len(action) + sum(map(len, roles)), _size(found)):
+                self._ways[key] = found
         return found
+
+    def _found(self, action: str, roles: tuple[str, ...]) -> tuple[Way, ...]:
+        derived = [self.derived_roles(index, roles) for index in range(len(self.stages))]
+        ways = [
+            [
+                Step(stage, self.rows(index, action, role), derived[index])
+                for index, stage in enumerate(self.stages)
+            ]
+            for role in roles
+        ]
+        return tuple(tuple(step for step in way if step.rows or step.derived_roles) for way in ways)
 
     @property
     def remembered(self) -> int:
-        """How many selections the target holds."""
-        return len(self._rows) + len(self._derived_roles)
+        """How many steps and rows of steps the target holds."""
+        return sum(map(_size, self._ways.values()))
 
     def decision(self, row: Row) -> ActionDecision:
         """Return the decision that *row* leads to; a role policy's denial is reported as its own."""
@@ -294,6 +403,10 @@ class Target:
         return found
 
 
+def _size(ways: tuple[Way, ...]) -> int:
+    return sum(1 + len(step.rows) for way in ways for step in way)
+
+
 class Memo:
     """Counts what targets remember; when there is too much, everything is forgotten."""
 
@@ -303,9 +416,11 @@ class Memo:
         self.targets: dict[tuple[str, ...], Target] = {}
         self._count = 0
 
-    def room(self) -> bool:
-        """Count one more; on overflow start over and say no."""
-        self._count += 1
+    def room(self, characters: int, size: int) -> bool:
+        """Count *size* more, under a key of so many *characters*; on overflow start over and say no."""
+        if characters > LONGEST_REMEMBERED:
+            return False
+        self._count += 1 + size + characters // CHARACTERS
         if self._count <= REMEMBERED:
             return True
         self._count = 0
@@ -316,8 +431,17 @@ class Memo:
 class RuleTable:
     """Compiled policies, indexed. A table never changes; a new state of the store is a new table."""
 
-    def __init__(self, policies: Iterable[CompiledPolicy], settings: Settings) -> None:
+    def __init__(
+        self,
+        policies: Iterable[CompiledPolicy],
+        settings: Settings,
+        schemas: Schemas | None = None,
+        warnings: tuple[Fault, ...] = (),
+    ) -> None:
         self.settings = settings
+        self.warnings = warnings
+        """What looks like a mistake in the policies; nothing that keeps them from being used."""
+        self._schemas = schemas
         self.globals = Namespace(settings.globals)
         self.policies = {policy.key: policy for policy in policies}
         self._resources: dict[tuple[str, str, str], CompiledPolicy] = {}
@@ -331,6 +455,43 @@ class RuleTable:
             _INDEX[type(policy.policy.body).__name__](self, policy)
         self._close_parents()
         self._memo = Memo()
+        self.attributes = self._attached()
+        """What is asked of attributes, by kind and version; empty when that is not enforced."""
+        self.reads_action = settings.runtime_action and any(
+            "runtime" in clause.expression.identifiers
+            for policy in self.policies.values()
+            for row in policy.rows
+            for clause in row.clauses
+        )
+        """What is found out for one action may not hold for another."""
+
+    def with_settings(self, settings: Settings) -> RuleTable:
+        """Return a table of the same compiled policies that answers by other *settings*; this is cheap.
+
+        Raises:
+            ValueError: the settings differ in something that is decided when policies are compiled.
+
+        """
+        if settings.runtime_action != self.settings.runtime_action:
+            raise ValueError("`runtime_action` cannot be changed without compiling the policies again")
+        table = copy.copy(self)
+        table.settings = settings
+        table.globals = Namespace(settings.globals)
+        table._memo = Memo()  # noqa: SLF001 - of the same class; a chain of scopes depends on the settings
+        table.attributes = table._attached()  # noqa: SLF001 - of the same class
+        return table
+
+    def _attached(self) -> Mapping[tuple[str, str], AttachedSchemas]:
+        """Return what the root policies ask of attributes: they speak for all scopes, as in Cerbos."""
+        if self._schemas is None or self.settings.schema_enforcement == "none":
+            return {}
+        found = {}
+        for (kind, version, scope), policy in self._resources.items():
+            body: Any = policy.policy.body
+            attached = self._schemas.attached(body.schemas) if body.schemas and not scope else None
+            if attached is not None:
+                found[kind, version] = attached
+        return found
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -392,14 +553,14 @@ class RuleTable:
         found = self._memo.targets.get(key)
         if found is None:
             chain = self.chain("principal", scope)
-            stages = tuple(self._principal_stage(principal, rule_version, one, kind) for one in chain)
+            stages = self._principal_stages(principal, rule_version, chain, kind)
             name = names.principal_key(principal, version, chain[0]) if chain else NO_MATCH
-            found = Target(name, stages, {}, exists=True, memo=self._memo)
+            found = Target(name, stages, {}, exists=False, memo=self._memo)
             self._remember(key, found)
         return found
 
     def _remember(self, key: tuple[str, ...], target: Target) -> None:
-        if sum(map(len, key)) <= LONGEST_REMEMBERED and self._memo.room():
+        if self._memo.room(sum(map(len, key)), len(target.stages)):
             self._memo.targets[key] = target
 
     def chain(self, kind: str, scope: str) -> tuple[str, ...]:
@@ -417,17 +578,27 @@ class RuleTable:
         safe_kind = names.sanitised(kind)
         found = [self._resources.get((safe_kind, version, one)) for one in chain]
         stages = tuple(
-            self._resource_stage(policy, kind, version, one) for policy, one in zip(found, chain, strict=True)
+            self._resource_stage(policy, kind, version, one, _keys(found[index:]))
+            for index, (policy, one) in enumerate(zip(found, chain, strict=True))
         )
         key = names.resource_key(kind, version, chain[0])
         exists = any(found) or any(self._narrowed(kind, version, one) for one in chain)
-        return Target(key, stages, self._parents.get(scope, {}), exists=exists, memo=self._memo)
+        return Target(
+            key,
+            stages,
+            self._parents.get(scope, {}),
+            exists=exists,
+            memo=self._memo,
+            attributes=self.attributes.get((safe_kind, version)),
+        )
 
     def _narrowed(self, kind: str, version: str, scope: str) -> bool:
         policies = self._roles.get((version, scope), {}).values()
         return any(rule.resource(kind) for policy in policies for rule in policy.rules)
 
-    def _resource_stage(self, policy: CompiledPolicy | None, kind: str, version: str, scope: str) -> Stage:
+    def _resource_stage(
+        self, policy: CompiledPolicy | None, kind: str, version: str, scope: str, policies: tuple[str, ...]
+    ) -> Stage:
         rules: tuple[Rule, ...] = policy.rules if policy else ()
         narrowing = self._roles.get((version, scope), {})
 
@@ -435,17 +606,33 @@ class RuleTable:
             limits = [row for role in roles for row in _role_rows(narrowing.get(role), kind, action)]
             return (*limits, *(row for rule in rules for row in _rule_rows(rule, action, roles)))
 
-        return Stage(scope, select, policy.derived_roles if policy else (), self._consent(scope))
+        return Stage(
+            scope,
+            select,
+            derived_roles=policy.derived_roles if policy else (),
+            consent=self._consent(scope),
+            policies=policies,
+        )
 
-    def _principal_stage(self, principal: str, version: str, scope: str, kind: str) -> Stage:
-        policy = self._principals.get((principal, version, scope))
+    def _principal_stages(
+        self, principal: str, version: str, chain: tuple[str, ...], kind: str
+    ) -> tuple[Stage, ...]:
+        found = [self._principals.get((principal, version, scope)) for scope in chain]
+        return tuple(
+            self._principal_stage(policy, scope, kind, _keys(found[index:]))
+            for index, (policy, scope) in enumerate(zip(found, chain, strict=True))
+        )
+
+    def _principal_stage(
+        self, policy: CompiledPolicy | None, scope: str, kind: str, policies: tuple[str, ...]
+    ) -> Stage:
         rules: tuple[PrincipalRule, ...] = policy.rules if policy else ()
         concerned = [rule for rule in rules if rule.resource(kind)]
 
         def select(action: str, _roles: tuple[str, ...]) -> tuple[Row, ...]:
             return tuple(rule.row for rule in concerned if rule.action(action))
 
-        return Stage(scope, select, (), self._consent(scope))
+        return Stage(scope, select, derived_roles=(), consent=self._consent(scope), policies=policies)
 
     def _consent(self, scope: str) -> bool:
         return self.scope_permissions.get(scope) is ScopePermissions.REQUIRE_PARENTAL_CONSENT
@@ -456,6 +643,10 @@ _INDEX: Mapping[str, Callable[[RuleTable, CompiledPolicy], None]] = {
     "PrincipalPolicy": RuleTable.index_principal,
     "RolePolicy": RuleTable.index_role,
 }
+
+
+def _keys(policies: Iterable[CompiledPolicy | None]) -> tuple[str, ...]:
+    return tuple(policy.key for policy in policies if policy is not None)
 
 
 def _closure(role: str, direct: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

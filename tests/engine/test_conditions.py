@@ -8,10 +8,20 @@ from hypothesis import strategies as st
 
 from engine import policy as p
 from engine.cel import Environment, EvaluationError
-from engine.conditions import Abandoned, both, condition_of, meaning, met, negated
+from engine.conditions import (
+    Abandoned,
+    Match,
+    both,
+    clauses_of,
+    condition_of,
+    inverted,
+    match_of,
+    meaning,
+    met,
+)
 from engine.document import parse
 from engine.model import Effect, Evaluation
-from engine.rules import Clause, Condition, Outcome
+from engine.rules import Clause, Outcome
 
 ENVIRONMENT = Environment({"x": "dyn"})
 DOCUMENT = parse("a: 1", "x.yaml")
@@ -32,7 +42,8 @@ TREES = st.recursive(
 class Activation:
     """Stands in for the activation of a check."""
 
-    def __init__(self) -> None:
+    def __init__(self, evaluation: Evaluation = "lenient") -> None:
+        self.evaluation = evaluation
         self.x: dict[str, object] = {}
         self.noted = 0
 
@@ -42,8 +53,11 @@ class Activation:
 
 
 def evaluate(match: p.Match, mode: Evaluation) -> Outcome:
-    condition = condition_of(match, lambda text: Clause(ENVIRONMENT.compile(text), DOCUMENT, ()), mode)
-    return condition(Activation())
+    return condition_of(tree(match))(Activation(mode))
+
+
+def tree(match: p.Match) -> Match:
+    return match_of(match, lambda text: Clause(ENVIRONMENT.compile(text), DOCUMENT, ()))
 
 
 def possible(match: p.Match) -> set[bool]:
@@ -122,14 +136,36 @@ def test_an_undecided_condition_denies_and_never_allows(
     assert met(outcome, effect) is applies
 
 
-def test_both_and_negated() -> None:
-    """False wins over undecided, and undecided stays so when negated."""
+def test_both() -> None:
+    """False wins over undecided, and undecided over true."""
     assert [both(a, b) for a in (True, False, None) for b in (True, False, None)] == [
         True, False, None, False, False, False, None, False, None,
     ]  # fmt: skip
-    for outcome, expected in ((True, False), (False, True), (None, None)):
-        assert negated(constant(outcome))(Activation()) is expected
 
 
-def constant(outcome: Outcome) -> Condition:
-    return lambda _: outcome
+@given(TREES, st.sampled_from(["lenient", "safe"]))
+def test_inverted(match: p.Match, mode: Evaluation) -> None:
+    """The inverted condition is the opposite, and undecided where the condition is."""
+    outcome = evaluate(match, mode)
+    opposite = condition_of(inverted(tree(match)))(Activation(mode))
+    assert opposite is (None if outcome is None else not outcome)
+
+
+@given(TREES)
+def test_a_tree_keeps_the_expressions_in_order(match: p.Match) -> None:
+    """The expressions of a condition are those that its author wrote, in order."""
+    assert [clause.text for clause in clauses_of(tree(match))] == texts(match)
+
+
+def texts(match: p.Match) -> list[str]:
+    return [match.text] if isinstance(match, p.Expr) else [text for part in match.of for text in texts(part)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "outcome", "noted"), [("lenient", False, 0), ("strict", False, 0), ("safe", None, 1)]
+)
+def test_a_condition_that_is_no_boolean(mode: Evaluation, outcome: Outcome, noted: int) -> None:
+    """A value that is no boolean is false without a word, as in Cerbos; an error in the mode ``safe``."""
+    activation = Activation(mode)
+    assert condition_of(tree(p.Expr("'text'")))(activation) is outcome
+    assert activation.noted == noted
