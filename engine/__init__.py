@@ -6,6 +6,11 @@
 >>> decision.actions["read"].effect
 <Effect.ALLOW: 'EFFECT_ALLOW'>
 
+:meth:`~engine.engine.Engine.check_many` decides several questions at one time,
+:meth:`~engine.engine.Engine.explain` tells the way to a decision, :meth:`~engine.engine.Engine.plan` gives
+a filter for the resources that are allowed, :meth:`~engine.engine.Engine.reload` brings policies up to date.
+``docs/engine.md`` shows each of them, also from inside of web applications.
+
 Names are imported from their modules on first use: who needs only the expression language loads only that.
 """
 

@@ -23,21 +23,14 @@ from engine.outputs import to_json
 from engine.rules import NOTHING, Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from engine.model import CheckInput, Evaluation, JsonValue, ValidationError
-    from engine.rules import (
-        Clause,
-        DerivedRole,
-        Outcome,
-        Parameters,
-        Row,
-        RuleTable,
-        Stage,
-        Step,
-        Target,
-        Way,
-    )
+    from engine.rules import Clause, DerivedRole, Outcome, Parameters, Row, RuleTable
+    from engine.targets import Stage, Step, Target, Way
+
+_new = tuple.__new__
+"""Makes a named tuple in a third of the time, where all its fields are at hand."""
 
 _DENY = Effect.DENY
 _ALLOW = Effect.ALLOW
@@ -53,23 +46,14 @@ def check(
     """Decide each action of *question*.
 
     *now* is what ``now()`` says (a function is called when the time is asked for, once), by default the time
-    of the call; *evaluation* says what an error means, by
-    default what the table's settings say.
+    of the call; *evaluation* says what an error means, by default what the table's settings say.
     """
-    targets = targets_of(table, question)
-    if not targets:
-        return Decision(dict.fromkeys(question.actions, UNDECIDED))
-    errors = validation_errors(targets, question) if table.attributes else ()
-    if errors and table.settings.schema_enforcement == "reject":
-        refusal = ActionDecision(_DENY, targets[-1][0].key)
-        return Decision(dict.fromkeys(question.actions, refusal), validation_errors=errors)
-    decision = Check(table, question, now, evaluation or table.settings.evaluation).decide(targets)
-    return decision._replace(validation_errors=errors) if errors else decision
+    return Check(table, question, now, evaluation or table.settings.evaluation).decide()
 
 
 def validation_errors(targets: tuple[Asked, ...], question: CheckInput) -> tuple[ValidationError, ...]:
     """Return what is wrong with the attributes of *question*; *targets* are what :func:`targets_of` says."""
-    attributes = targets[-1][0].attributes
+    attributes = targets[-1][0].attributes if targets else None
     if attributes is None:
         return ()
     return attributes.errors(question.principal.attr, question.resource.attr, question.actions)
@@ -85,26 +69,31 @@ UNDECIDED = ActionDecision(_DENY, NO_MATCH)
 def targets_of(table: RuleTable, question: CheckInput) -> tuple[Asked, ...]:
     """Return what is asked: first the policies of the principal, then those of the resource."""
     settings = table.settings
-    principal, resource = question.principal, question.resource
+    resource = question.resource
     version = resource.policy_version or settings.default_policy_version
     scope = resource.scope or settings.default_scope
     if scope:
         scope = names.scope_value(scope)
     target = table.target(resource.kind, version, scope)
-    about_resource = () if target is None or not target.exists else ((target, principal.roles),)
+    about_resource = () if target is None or not target.exists else ((target, question.principal.roles),)
     if table.principal_ids:
-        return (*_about_principal(table, question, version), *about_resource)
+        about_principal = _about_principal(table, question, version, resource_known=bool(about_resource))
+        return (*about_principal, *about_resource)
     return about_resource
 
 
-def _about_principal(table: RuleTable, question: CheckInput, version: str) -> tuple[Asked, ...]:
+def _about_principal(
+    table: RuleTable, question: CheckInput, version: str, *, resource_known: bool
+) -> tuple[Asked, ...]:
     """Return the principal's policies; their rows know no roles, so one way is enough, if there is a role."""
     settings = table.settings
     principal = question.principal
     own_version = principal.policy_version or settings.default_policy_version
     scope = names.scope_value(principal.scope or settings.default_scope)
     target = table.principal_target(principal.id, own_version, scope, question.resource.kind, version)
-    return () if target is None else ((target, ("",) if principal.roles else ()),)
+    if target is None or not (resource_known or table.knows_principals(own_version, scope)):
+        return ()
+    return ((target, ("",) if principal.roles else ()),)
 
 
 # -- what expressions see ----------------------------------------------------------------------------------
@@ -216,6 +205,7 @@ class Check(_LongNames):
         "_effective",
         "_entries",
         "_errors",
+        "_invalid",
         "_now",
         "_outcomes",
         "_stages",
@@ -249,7 +239,8 @@ class Check(_LongNames):
         self._effective: tuple[str, ...] = ()
         self._entries: list[Output] = []
         self._errors: dict[tuple[str, str], ErrorEntry] | None = None
-        self._trail: dict[tuple[str, ...], None] = {}
+        self._trail: tuple[str, ...] = ()
+        self._invalid: tuple[ValidationError, ...] = ()
 
     @property
     def G(self) -> Mapping[str, JsonValue]:  # noqa: N802 - CEL's name
@@ -280,17 +271,34 @@ class Check(_LongNames):
 
     # -- the walk ------------------------------------------------------------------------------------------
 
-    def decide(self, asked: tuple[Asked, ...]) -> Decision:
+    def decide(self) -> Decision:
         """Decide every action."""
+        question, table = self.request, self.table
+        actions = question.actions
+        asked = targets_of(table, question)
+        if self.R.scope or self.P.scope:
+            self._strip_scopes()
+        if table.attributes:
+            self._invalid = validation_errors(asked, question)
+            if self._invalid and table.settings.schema_enforcement == "reject":
+                refusal = ActionDecision(_DENY, asked[-1][0].key)
+                return Decision(dict.fromkeys(actions, refusal), validation_errors=self._invalid)
         decisions: dict[str, ActionDecision] = {}
-        for action in self.request.actions:
+        for action in actions:
             self.action = action
-            if self.table.reads_action:
+            if table.reads_action:
                 self._forget()
             decisions[action] = self._decision(action, asked)
         if self._activations:
             self._activations.clear()  # they refer to the check: without them it goes without the collector
         return self._result(decisions)
+
+    def _strip_scopes(self) -> None:
+        """Let expressions see scopes as they are compared, without the dot that may lead them."""
+        question = self.request
+        self.P = self.P._replace(scope=names.scope_value(self.P.scope))
+        self.R = self.R._replace(scope=names.scope_value(self.R.scope))
+        self.request = question._replace(principal=self.P, resource=self.R)
 
     def _forget(self) -> None:
         """Drop what may depend on the action."""
@@ -300,17 +308,23 @@ class Check(_LongNames):
 
     def _result(self, decisions: dict[str, ActionDecision]) -> Decision:
         errors = self._errors
-        trail = self._trail
-        return Decision(
-            decisions,
-            tuple(self._entries),
-            self._effective,
-            tuple(errors[key] for key in sorted(errors)) if errors else (),
-            (),
-            next(iter(trail), ())
-            if len(trail) < 2
-            else tuple(sorted({key for keys in trail for key in keys})),
+        return _new(
+            Decision,
+            (
+                decisions,
+                tuple(self._entries),
+                self._effective,
+                tuple(errors[key] for key in sorted(errors)) if errors else (),
+                self._invalid,
+                self._trail,
+            ),
         )
+
+    def _follow(self, policies: tuple[str, ...]) -> None:
+        """Add policies that were looked at to the trail; mostly they are the very ones that it has."""
+        known = self._trail
+        if policies != known:
+            self._trail = tuple(sorted({*known, *policies})) if known else policies
 
     def _decision(self, action: str, asked: tuple[Asked, ...]) -> ActionDecision:
         denying: Row | None = None
@@ -318,7 +332,7 @@ class Check(_LongNames):
             for way in target.ways(action, roles):
                 try:
                     row = self._walk(way)
-                except _Stopped as stopped:
+                except Stopped as stopped:
                     return stopped.decision
                 if row is not None:
                     if row.effect is _ALLOW:
@@ -326,7 +340,7 @@ class Check(_LongNames):
                     denying = denying or row
             if denying is not None:
                 return target.decision(denying)
-        return target.default
+        return asked[-1][0].default if asked else UNDECIDED
 
     def _walk(self, way: Way) -> Row | None:
         """Return the row that decides for one role, ``None`` when none does."""
@@ -357,13 +371,14 @@ class Check(_LongNames):
                 if row.rule_activated is not None:
                     self._say(row, row.rule_activated)
                 if row.effect is _DENY:
-                    self._trail[step.looked_at(row)] = None
+                    self._follow(step.looked_at(row))
                     return row
                 if allowing is None and row.effect is _ALLOW:
                     allowing = row
             elif applies is False and row.condition_not_met is not None:
                 self._say(row, row.condition_not_met)
-        self._trail[step.policies] = None
+        if self._trail != step.policies:
+            self._follow(step.policies)
         return allowing
 
     # -- rows ----------------------------------------------------------------------------------------------
@@ -373,13 +388,14 @@ class Check(_LongNames):
         try:
             # Made even if nothing needs it here: variables that fail are noted when a row is looked at.
             activation = self if row.parameters is NOTHING else self._activation(row.parameters)
-            held = True if row.derived_role is None else self._holds(row.derived_role)
+            role = row.derived_role
+            held = True if role is None else self._outcomes.get(role) or self._holds(role)
             if held is False or (held is None and row.effect is not _DENY):
                 return None
             outcome = True if row.condition is None else row.condition(activation)
         except Abandoned:
-            self._trail[step.looked_at(row)] = None
-            raise _Stopped(ActionDecision(_DENY, row.policy, row.scope, row.name)) from None
+            self._follow(step.looked_at(row))
+            raise Stopped(row) from None
         if held and outcome is not None:
             return outcome
         return met(both(held, outcome), row.effect)
@@ -407,7 +423,8 @@ class Check(_LongNames):
         activation = self if row.parameters is NOTHING else self._activation(row.parameters)
         try:
             value = clause.expression.function(activation)
-            entry = Output(row.source, self.action, value if type(value) is str else to_json(value))
+            value = value if type(value) is str else to_json(value)
+            entry = _new(Output, (row.source, self.action, value, ""))
         except EvaluationError as error:
             entry = Output(row.source, self.action, None, str(error))
         self._entries.append(entry)
@@ -434,9 +451,14 @@ class Check(_LongNames):
         return found
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error, the end of an action
-    """An error has decided the action (evaluation mode ``strict``)."""
+class Stopped(Exception):  # noqa: N818 - not an error, the end of an action
+    """An error in the condition of *row* has decided the action (evaluation mode ``strict``)."""
 
-    def __init__(self, decision: ActionDecision) -> None:
+    def __init__(self, row: Row) -> None:
         super().__init__()
-        self.decision = decision
+        self.row = row
+
+    @property
+    def decision(self) -> ActionDecision:
+        """The denial, in the name of the rule that failed."""
+        return ActionDecision(_DENY, self.row.policy, self.row.scope, self.row.name)

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine import names
 from engine import policy as p
+from engine.advice import Adviser, Subject, attached
+from engine.attribute_use import uses
 from engine.conditions import condition_of, inverted, match_of
 from engine.definitions import Scope
 from engine.document import Fault, did_you_mean
-from engine.expressions import environment as policy_environment
+from engine.expressions import environment
 from engine.globs import Matcher, is_literal, matcher, rule_matcher
 from engine.library import BODY_NAMES, Library, kind_matcher, needs_consent
 from engine.load import PolicyError
@@ -71,13 +73,14 @@ def compile_policies(
 class Compiler:
     """Compiles the states of a store one after the other, each time only what has changed."""
 
-    def __init__(
-        self, settings: Settings, *, environment: Environment | None = None, schemas: Schemas | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, schemas: Schemas | None = None) -> None:
         self._settings = settings
-        self._environment = environment or policy_environment(runtime_action=settings.runtime_action)
+        # Where schemas are enforced, what expressions do with attributes is asked of nearly all of them.
+        inspect = uses if settings.schema_enforcement != "none" else None
+        self._environment = environment(runtime_action=settings.runtime_action, inspect=inspect)
         self._kept: dict[p.Policy, _Kept] = {}
         self._schemas = schemas or Schemas()
+        self._adviser = Adviser()
 
     def compile(self, policies: Iterable[p.Policy], schemas: Mapping[str, bytes] | None = None) -> RuleTable:
         """Compile *policies* to a rule table; disabled ones are treated as not there.
@@ -93,19 +96,36 @@ class Compiler:
         results = [state.result(policy) for policy in library.policies]
         self._kept = state.kept
         self._schemas = self._schemas.updated(schemas or {})
-        faults = dict.fromkeys(
-            (
-                *library.faults,
-                *(fault for found in results for fault in found.faults),
-                *self._schema_faults(library.policies),
-            )
-        )
+        faults = dict.fromkeys(library.faults)
+        unused: list[Fault] = []
+        used = _used_sets(library)
+        for policy, found in zip(library.policies, results, strict=True):
+            for fault in found.faults:
+                if policy.key in used or fault.kind == IMPORT_NOT_FOUND:
+                    faults[fault] = None
+                else:
+                    unused.append(fault)
+        faults.update(dict.fromkeys(self._schema_faults(library.policies)))
         for policy in library.policies:
             policy.document.forget_nodes()
         if faults:
             raise PolicyError(faults)
         compiled = (found.compiled for found in results if found.compiled)
-        return RuleTable(compiled, self._settings, self._schemas)
+        warnings = sorted((*unused, *self._warnings(library, results)))
+        return RuleTable(compiled, self._settings, self._schemas, tuple(warnings))
+
+    def _warnings(self, library: Library, results: Iterable[_Kept]) -> tuple[Fault, ...]:
+        """Return what looks like a mistake; schemas are looked into only where they are enforced."""
+        checked = self._settings.schema_enforcement != "none"
+        subjects = []
+        for policy, found in zip(library.policies, results, strict=True):
+            asked = root_schemas(policy, library) if checked else None
+            schemas = attached(asked, self._schemas) if asked else {}
+            subjects.append(Subject(policy, found.compiled, found.roles, found.scope, schemas))
+        warnings = self._adviser.warnings(subjects)
+        for policy in library.policies:
+            policy.document.forget_nodes()
+        return warnings
 
     def _schema_faults(self, policies: Iterable[p.Policy]) -> Iterator[Fault]:
         """Yield what is wrong with the attribute schemas of all policies, also of those in a scope."""
@@ -114,6 +134,31 @@ class Compiler:
         for policy in policies:
             if isinstance(policy.body, p.ResourcePolicy) and policy.body.schemas is not None:
                 yield from schema_faults(policy, policy.body.schemas, self._schemas)
+
+
+def _used_sets(library: Library) -> set[str]:
+    """Return the keys of all policies but the sets that nothing imports.
+
+    Cerbos does not compile those: what is wrong with them concerns no decision, so it is a warning.
+    """
+    used = {policy.key for policy in library.policies if not isinstance(policy.body, p.ImportedSet)}
+    waiting = list(used)
+    while waiting:
+        policy = library.get(waiting.pop())
+        for key in policy.imports if policy else ():
+            if key not in used:
+                used.add(key)
+                waiting.append(key)
+    return used
+
+
+def root_schemas(policy: p.Policy, library: Library) -> p.Schemas | None:
+    """Return the schemas for a resource policy: those of the policy without a scope, as in Cerbos."""
+    body = policy.body
+    if not isinstance(body, p.ResourcePolicy):
+        return None
+    root = library.get(names.resource_key(body.resource, body.version)) if body.scope else policy
+    return root.body.schemas if root is not None and isinstance(root.body, p.ResourcePolicy) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,11 +478,14 @@ class _Shared:
 
 @functools.lru_cache(maxsize=4096)
 def selector(patterns: tuple[str, ...], glob: Callable[[str], Matcher] = rule_matcher) -> Selector:
-    """Return what matches any of *patterns*; ``*`` makes the others superfluous."""
-    if "*" in patterns:
-        return Selector(frozenset(), (glob("*"),))
+    """Return what matches any of *patterns*."""
     literals = frozenset(pattern for pattern in patterns if is_literal(pattern))
     return Selector(literals, tuple(glob(pattern) for pattern in patterns if pattern not in literals))
+
+
+def role_selector(patterns: tuple[str, ...]) -> Selector:
+    """Return what matches any of the roles *patterns*; ``*`` makes the others superfluous."""
+    return selector(("*",) if "*" in patterns else patterns)
 
 
 # -- kinds of policies -------------------------------------------------------------------------------------
@@ -472,9 +520,9 @@ def _resource_policy(unit: _Unit, body: p.ResourcePolicy) -> None:
 def _resource_rule(
     rule: p.ResourceRule, part: _Parts, shared: _Shared, known: Mapping[str, DerivedRole]
 ) -> Rule:
-    held = [(selector(rule.roles), shared.row(part))] if rule.roles else []
+    held = [(role_selector(rule.roles), shared.row(part))] if rule.roles else []
     derived = [known[role] for role in rule.derived_roles if role in known]
-    held += [(selector(tuple(sorted(role.parents))), shared.row(part, role)) for role in derived]
+    held += [(role_selector(tuple(sorted(role.parents))), shared.row(part, role)) for role in derived]
     return Rule(selector(rule.actions), tuple(held))
 
 

@@ -127,7 +127,12 @@ def condition_of(match: Match) -> Condition:
     """Build the function for a condition."""
     if isinstance(match, Leaf):
         return _expression(match.clause)
-    return _COMBINATORS[type(match)]([condition_of(part) for part in match.parts])
+    return combined(match, [condition_of(part) for part in match.parts])
+
+
+def combined(match: All | Any_ | None_, parts: Sequence[Condition]) -> Condition:
+    """Build the function for a condition of the kind of *match* from those of its *parts*."""
+    return _COMBINATORS[type(match)](parts)
 
 
 def _expression(clause: Clause) -> Condition:

@@ -73,7 +73,7 @@ class DocumentError(Exception):
 class Document:
     """One document of a file: its plain *value*, and where each part of it stands."""
 
-    __slots__ = ("_composed", "_position", "_text", "file", "value")
+    __slots__ = ("_composed", "_places", "_position", "_text", "file", "value")
 
     def __init__(self, file: str, value: Any, text: str, position: int) -> None:
         self.file = file
@@ -81,6 +81,7 @@ class Document:
         self._text = text
         self._position = position
         self._composed: yaml.Node | None = None
+        self._places: dict[tuple[Path, bool], Place] = {}
 
     @property
     def _root(self) -> yaml.Node:
@@ -101,11 +102,43 @@ class Document:
         """Return where the value at *path* starts, or with *key* the key that leads to it.
 
         A part of the path that the document does not have is left out: the nearest enclosing value is the
-        place. Keys match in lowerCamel as well as in snake case.
+        place. Keys match in lowerCamel as well as in snake case. What was found is remembered: a failing
+        expression names its place in each decision.
         """
-        node, key_node = self._find(path)
-        mark = (key_node if key and key_node is not None else node).start_mark
-        return Place(mark.line + 1, mark.column + 1)
+        found = self._places.get((path, key))
+        if found is None:
+            node, key_node = self._find(path)
+            found = _start(key_node if key and key_node is not None else node)
+            self._places[path, key] = found
+        return found
+
+    def token(self, path: Path) -> Place:
+        """Return where Cerbos's parser says that the value at *path* begins.
+
+        A block mapping begins at its first colon there, and a value that is left out behind a blank.
+        """
+        node, _ = self._find(path)
+        start = _start(node)
+        if isinstance(node, yaml.MappingNode) and node.value and not node.flow_style:
+            first = node.value[0][0]
+            if _start(first) == start:  # else there is an anchor or a tag in front
+                line = self._text.split("\n")[first.end_mark.line]
+                return Place(first.end_mark.line + 1, line.find(":", first.end_mark.column) + 1)
+        if isinstance(node, yaml.ScalarNode) and _start(node) == _end(node):
+            return Place(start.line, start.column + 1)
+        return start
+
+    def last_line(self, path: Path) -> int:
+        """Return the line in which the value at *path* ends, counted from 1."""
+        node, _ = self._find(path)
+        lines = self._text.splitlines()
+        first, end = node.start_mark.line, node.end_mark
+        # The mark of a block stands behind its last line break, and behind empty lines and comments.
+        begun = end.line < len(lines) and bool(lines[end.line][: end.column].strip())
+        last = end.line if begun else end.line - 1
+        while last > first and _IDLE_LINE.match(lines[last]):
+            last -= 1
+        return max(first, last) + 1
 
     def source_text(self, path: Path) -> str | None:
         """Return the scalar at *path* as it was written (``007``, not 7), ``None`` if it is no scalar."""
@@ -113,10 +146,17 @@ class Document:
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
     def fault(
-        self, message: str, path: Path = (), *, key: bool = False, kind: str = "", hint: str = ""
+        self,
+        message: str,
+        path: Path = (),
+        *,
+        key: bool = False,
+        token: bool = False,
+        kind: str = "",
+        hint: str = "",
     ) -> Fault:
-        """Make a fault placed at *path*."""
-        line, column = self.place(path, key=key)
+        """Make a fault placed at *path*; with *token* where Cerbos's parser says that the value begins."""
+        line, column = self.token(path) if token and not key else self.place(path, key=key)
         return Fault(self.file, line, column, message, path, kind, hint)
 
     def _find(self, path: Path) -> tuple[yaml.Node, yaml.Node | None]:
@@ -179,6 +219,14 @@ def _quoted(step: str) -> str:
     return f"'{step}'" if "." in step else step
 
 
+def _start(node: yaml.Node) -> Place:
+    return Place(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _end(node: yaml.Node) -> Place:
+    return Place(node.end_mark.line + 1, node.end_mark.column + 1)
+
+
 # -- text to nodes -----------------------------------------------------------------------------------------
 
 PLAIN = "plain"
@@ -239,6 +287,9 @@ def _decoded(text: str | bytes, file: str) -> str:
     return decoded
 
 
+_IDLE_LINE = re.compile(r"\s*(#|$)")
+
+
 def _place_of(before: str) -> Place:
     return Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
 
@@ -253,10 +304,13 @@ def _syntax_fault(error: yaml.YAMLError, text: str, file: str) -> Fault:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return Fault(file, 0, 0, error.problem or str(error), kind=PARSE_ERROR)
-    if _continues_after_quote(text, mark):
+    if quote := _quote_before(text, mark):
         message = "invalid YAML string: use a literal or folded block for strings containing quotes"
-        return _marked_fault(mark, message, file)
+        return Fault(file, *quote, message, kind=PARSE_ERROR)
     start = error.context_mark
+    unclosed = _UNCLOSED.get(error.context or "")
+    if unclosed and start and not "".join(text.split("\n")[mark.line :])[mark.column :].strip():
+        return _marked_fault(start, unclosed, file)
     known = _AT_START.get(f"{error.problem} {error.context}")
     if known and start:
         return _marked_fault(start, known.format(quote=_quote_at(text, start)), file)
@@ -274,13 +328,22 @@ _AT_START = {
 """Mistakes that the parser notices late: they are placed where they begin, in the words of Cerbos."""
 
 
+_UNCLOSED = {
+    "while parsing a flow mapping": "could not find flow mapping end token '}'",
+    "while parsing a flow sequence": "sequence end token ']' not found",
+}
+"""Brackets that the end of the text leaves open: they are placed where they stand, in the words of Cerbos."""
+
+
 def _quote_at(text: str, mark: yaml.Mark) -> str:
     return "single" if text.splitlines()[mark.line][mark.column :].startswith("'") else "double"
 
 
-def _continues_after_quote(text: str, mark: yaml.Mark) -> bool:
+def _quote_before(text: str, mark: yaml.Mark) -> Place | None:
+    """Return where the quoted text begins that something stands behind which does not belong there."""
     lines = text.splitlines()
-    return mark.line < len(lines) and bool(_QUOTED_START.search(lines[mark.line][: mark.column]))
+    found = _QUOTED_START.search(lines[mark.line][: mark.column]) if mark.line < len(lines) else None
+    return Place(mark.line + 1, found.start(1) + 1) if found else None
 
 
 def _marked_fault(mark: yaml.Mark, message: str, file: str) -> Fault:
@@ -393,8 +456,8 @@ class _Reader:
         for key in keys:
             earlier = first.setdefault(key.value, key)
             if earlier is not key:
-                line = earlier.start_mark.line + 1
-                self._refuse(key, f"the key `{key.value}` is given twice, first in line {line}")
+                place = f"[{earlier.start_mark.line + 1}:{earlier.start_mark.column + 1}]"
+                self._refuse(key, f'mapping key "{key.value}" already defined at {place}')
 
     def _scalar(self, node: Any) -> Any:
         read = _SCALARS.get(node.tag)

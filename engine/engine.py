@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.cel import Timestamp
+from engine.check import Check
 from engine.check import check as decide
 from engine.compile import IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, Compiler
+from engine.definitions import UNDEFINED_CONSTANT, UNDEFINED_VARIABLE
 from engine.document import Fault
-from engine.library import MISSING_POLICY
 from engine.load import PolicyError, load_policy
 from engine.model import NO_AUX_DATA, json_value
 from engine.rules import RuleTable, Settings
@@ -57,6 +58,9 @@ class Reload:
     policies: int = 0
     """How many policies are in force."""
 
+    warnings: tuple[Fault, ...] = ()
+    """What looks like a mistake in the policies in force."""
+
     @property
     def ok(self) -> bool:
         """The state of the store is in force."""
@@ -79,7 +83,7 @@ class Engine:
         self._loader = loader or Loader(table.settings)
         self._listeners = [on_reload] if on_reload else []
         self._lock = threading.Lock()
-        self._status = Reload(_utc_now(), 0.0, policies=len(table.policies))
+        self._status = Reload(_utc_now(), 0.0, policies=len(table.policies), warnings=table.warnings)
 
     # -- making one ----------------------------------------------------------------------------------------
 
@@ -151,15 +155,16 @@ class Engine:
         *now* is what ``now()`` says, by default the time of the call; *evaluation* says what an error means,
         by default what the settings say.
         """
-        principal, resource, _, aux_data, _ = question
+        principal, aux_data = question.principal, question.aux_data
         if not (
             type(principal.attr) is dict
             and type(principal.roles) is tuple
-            and type(resource.attr) is dict
+            and type(question.resource.attr) is dict
             and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
         ):
             question = _plain(question)
-        return decide(self._table, question, now=now, evaluation=evaluation)
+        table = self._table
+        return Check(table, question, now, evaluation or table.settings.evaluation).decide()
 
     def check_many(
         self,
@@ -204,7 +209,7 @@ class Engine:
     def replace(self, table: RuleTable) -> None:
         """Put another table in force; checks under way end with the one they began with."""
         self._table = table
-        self._conclude(Reload(_utc_now(), 0.0, policies=len(table.policies)))
+        self._conclude(Reload(_utc_now(), 0.0, policies=len(table.policies), warnings=table.warnings))
 
     def listen(self, listener: Callable[[Reload], None]) -> None:
         """Call *listener* after each reload that found something new, from the thread that made it."""
@@ -233,7 +238,8 @@ class Engine:
 
     def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
         seconds = time.monotonic() - started
-        return Reload(_utc_now(), seconds, faults, changed, len(self._table.policies))
+        table = self._table
+        return Reload(_utc_now(), seconds, faults, changed, len(table.policies), table.warnings)
 
     def _conclude(self, result: Reload) -> Reload:
         """Keep the result, and tell the listeners unless it says nothing new."""
@@ -244,7 +250,8 @@ class Engine:
         return result
 
 
-CONSEQUENCES = frozenset((IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, MISSING_POLICY))
+CONSEQUENCES = frozenset((UNKNOWN_DERIVED_ROLE, UNDEFINED_CONSTANT, UNDEFINED_VARIABLE))
+"""What a policy misses that imports something which is not there: that is no news."""
 
 
 class Loader:
@@ -274,8 +281,12 @@ class Loader:
         try:
             table = self._compiler.compile(policies, snapshot.schemas)
         except PolicyError as error:
-            # What one unreadable file was to provide is missed by others: that is no news.
-            faults += tuple(fault for fault in error.faults if not (faults and fault.kind in CONSEQUENCES))
+            importing = {fault.file for fault in error.faults if fault.kind == IMPORT_NOT_FOUND}
+            faults += tuple(
+                fault
+                for fault in error.faults
+                if not (fault.file in importing and fault.kind in CONSEQUENCES)
+            )
         if faults:
             raise PolicyError(faults)
         self._built = self._files, snapshot.schemas, table

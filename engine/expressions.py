@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from engine.cel import Environment, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.cel.nodes import Node
 
 CONSTANTS = ("C", "constants")
 VARIABLES = ("V", "variables")
@@ -74,15 +80,21 @@ IDENTIFIERS = {
 ACTION_FIELD = {"action": ("string", "action")}
 """What ``runtime`` has besides, where the settings say so; Cerbos does not have it."""
 
+ATTRIBUTES = {
+    field: attribute
+    for fields in (*(record.fields for record in RECORDS), ACTION_FIELD)
+    for field, (_, attribute) in fields.items()
+}
+"""The attribute behind each field of a record; a field has the same one in every record that has it."""
 
-def records(*, runtime_action: bool = False) -> tuple[Record, ...]:
-    """Return the records that expressions see; with *runtime_action*, ``runtime`` has :data:`ACTION_FIELD`."""
-    if not runtime_action:
-        return RECORDS
-    extended = replace(RUNTIME, fields={**RUNTIME.fields, **ACTION_FIELD})
-    return tuple(extended if record is RUNTIME else record for record in RECORDS)
 
+def environment(*, runtime_action: bool = False, inspect: Callable[[Node], Any] | None = None) -> Environment:
+    """Make the environment that policies are compiled in; it takes about 10 ms.
 
-def environment(*, runtime_action: bool = False) -> Environment:
-    """Make the environment that policies are compiled in; it takes about 10 ms."""
-    return Environment(IDENTIFIERS, records=records(runtime_action=runtime_action), namespaces=NAMESPACES)
+    What *inspect* says of each checked expression is kept with it.
+    """
+    records: tuple[Record, ...] = RECORDS
+    if runtime_action:
+        extended = replace(RUNTIME, fields={**RUNTIME.fields, **ACTION_FIELD})
+        records = tuple(extended if record is RUNTIME else record for record in RECORDS)
+    return Environment(IDENTIFIERS, records=records, namespaces=NAMESPACES, inspect=inspect)

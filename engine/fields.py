@@ -42,7 +42,9 @@ class Reading:
 
     def misshapen(self, message: str, path: Path, *, key: bool = False, hint: str = "") -> None:
         """Note a value that has the wrong shape."""
-        self._misshapen.append(self.document.fault(message, path, key=key, kind=PARSE_ERROR, hint=hint))
+        self._misshapen.append(
+            self.document.fault(message, path, key=key, token=True, kind=PARSE_ERROR, hint=hint)
+        )
 
     def invalid(self, message: str, path: Path, hint: str = "") -> None:
         """Note a value that breaks a rule of its field; the message begins with the path."""
@@ -51,7 +53,9 @@ class Reading:
     def refuse(self, message: str, path: Path, hint: str = "") -> None:
         """Note a value that breaks a rule."""
         key = bool(path) and isinstance(path[-1], str)
-        fault = self.document.fault(message, path, key=key, kind=VALIDATION_ERROR, hint=hint)
+        fault = self.document.fault(
+            message, path, key=key, token=bool(path), kind=VALIDATION_ERROR, hint=hint
+        )
         self._invalid.append(fault)
 
 
@@ -84,7 +88,7 @@ class Message:
     def __call__(self, reading: Reading, value: Any, path: Path) -> Any:
         """Read a mapping to an instance, or to ``None`` and faults."""
         if not isinstance(value, dict):
-            reading.misshapen(f"expected a mapping, found {describe(value)}", path)
+            reading.misshapen(f"expected object got {node_type(value)}", path, hint="it takes a mapping")
             return None
         arguments: dict[str, Any] = {}
         given: dict[str, str] = {}
@@ -111,9 +115,11 @@ class Message:
             hint = did_you_mean(name, self._by_name)
             reading.misshapen(f'unknown field "{name}"', (*path, name), key=True, hint=hint)
         elif field.name in given:
-            message = f"`{name}` and `{given[field.name]}` are the same field"
-            reading.misshapen(message, (*path, name), key=True)
-        elif item is not None:  # null means that the field is not set
+            first = reading.document.place((*path, given[field.name]), key=True)
+            message = f"duplicate field definition: previous definition at [{first.line}:{first.column}]"
+            hint = f"`{name}` and `{given[field.name]}` are the same field"
+            reading.misshapen(message, (*path, name), key=True, hint=hint)
+        else:
             given[field.name] = name
             here = (*path, field.name)
             arguments[field.attribute] = field.read(reading, item, here)
@@ -132,26 +138,31 @@ class OneOf:
 
     def check(self, reading: Reading, given: Mapping[str, str], path: Path) -> None:
         """Note when none is set, or more than one."""
-        found = [field for field in self.fields if field in given]
+        found = [field for field in given if field in self.fields]
         if not found:
             message = "exactly one field is required in oneof"
             hint = f"one of {', '.join(self.fields)}"
             reading.refuse(f"{field_path((*path, self.name))}: {message}", path, hint)
         elif len(found) > 1:
-            listed = " and ".join(f"`{field}`" for field in found)
-            reading.misshapen(f"{listed} cannot stand together", (*path, found[1]), key=True)
+            first = reading.document.place((*path, given[found[0]]), key=True)
+            message = f"invalid value: oneof field is already set at [{first.line}:{first.column}]"
+            hint = f"{' and '.join(f'`{field}`' for field in found)} cannot stand together"
+            reading.misshapen(message, (*path, found[1]), key=True, hint=hint)
 
 
 # -- readers of values -------------------------------------------------------------------------------------
 
 
 def text(reading: Reading, value: Any, path: Path) -> str:
-    """Read a string; a number or boolean written without quotes is taken as it is written."""
+    """Read a string; an integer or boolean written without quotes is taken as it is written."""
     if isinstance(value, str):
         return value
-    if isinstance(value, (bool, int, float)):
+    if value is None:
+        return ""
+    if isinstance(value, int):
         return reading.document.source_text(path) or str(value)
-    reading.misshapen(f"expected a string, found {describe(value)}", path)
+    hint = "put it in quotes" if isinstance(value, float) else ""
+    reading.misshapen(f"expected string value got {node_type(value)}", path, hint=hint)
     return ""
 
 
@@ -159,7 +170,8 @@ def boolean(reading: Reading, value: Any, path: Path) -> bool:
     """Read ``true`` or ``false``."""
     if isinstance(value, bool):
         return value
-    reading.misshapen(f"expected true or false, found {describe(value)}", path)
+    hint = "write `true` or `false`"
+    reading.misshapen(f"expected boolean value got {node_type(value)}", path, hint=hint)
     return False
 
 
@@ -168,26 +180,39 @@ def unsigned(reading: Reading, value: Any, path: Path) -> int:
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**64:
         return number
-    reading.misshapen(f"expected an unsigned number, found {describe(value)}", path)
+    reading.misshapen(_unsigned_refusal(value), path)
     return 0
+
+
+def _unsigned_refusal(value: Any) -> str:
+    if isinstance(value, str):
+        return f'invalid integer value "{value}": it has to be a decimal number'
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"unexpected negative value {value}" if value < 0 else f"invalid integer value {value}"
+    return f"expected integer value got {node_type(value)}"
 
 
 def json(reading: Reading, value: Any, path: Path) -> JsonValue:
     """Read any JSON value; numbers become ``float``, as in Cerbos."""
     unfit = _not_json(value, path)
     if unfit is not None:
-        reading.misshapen("the number has no place in JSON", unfit)
+        place, word = unfit
+        reading.misshapen(f"unexpected {word}", place, hint="JSON has no such number")
         return None
     return json_value(value)
 
 
-def _not_json(value: Any, path: Path) -> Path | None:
-    """Return the path of a number that is not finite as a double, ``None`` when there is none."""
+def _not_json(value: Any, path: Path) -> tuple[Path, str] | None:
+    """Return the path of a number that is not finite as a double and its name, ``None`` without one."""
     if isinstance(value, (int, float)):
-        return None if _finite(value) else path
+        return None if _finite(value) else (path, _not_finite(value))
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = (_not_json(item, (*path, step)) for step, item in items)
     return next((where for where in found if where is not None), None)
+
+
+def _not_finite(number: float) -> str:
+    return "Nan" if isinstance(number, float) and math.isnan(number) else "Infinity"
 
 
 def _finite(number: float) -> bool:
@@ -211,7 +236,8 @@ class Many:
     def __call__(self, reading: Reading, value: Any, path: Path) -> tuple[Any, ...]:
         """Read the items of a list."""
         if not isinstance(value, list):
-            reading.misshapen(f"expected a list, found {describe(value)}", path)
+            hint = "write a list: `[a, b]`"
+            reading.misshapen(f"expected sequence got {node_type(value)}", path, hint=hint)
             return ()
         return tuple(self._item(reading, item, (*path, index)) for index, item in enumerate(value))
 
@@ -233,26 +259,44 @@ class Entries:
     def __call__(self, reading: Reading, value: Any, path: Path) -> Mapping[str, Any]:
         """Read the values of a mapping."""
         if not isinstance(value, dict):
-            reading.misshapen(f"expected a mapping, found {describe(value)}", path)
+            reading.misshapen(f"expected map got {node_type(value)}", path, hint="it takes a mapping")
             return {}
         return {key: self.read(reading, item, (*path, key)) for key, item in value.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Reads a word of an enumeration, by name or by its protobuf number."""
+    """Reads a word of an enumeration, by name or by its protobuf number.
+
+    *refused* are further names of the enumeration that are not allowed here. Where there is no word for 0,
+    which protobuf takes for unset, a value is required.
+    """
 
     words: Mapping[str | int, enum.Enum]
+    refused: tuple[str, ...] = ()
 
     def __call__(self, reading: Reading, value: Any, path: Path) -> enum.Enum | None:
         """Read one word."""
-        found = self.words.get(value) if isinstance(value, (str, int)) else None
-        if found is None:
-            known = [word for word in self.words if isinstance(word, str)]
-            hint = did_you_mean(value, known, likeness=0.5) if isinstance(value, str) else ""
-            shown = f"`{value}`" if isinstance(value, (str, int)) else describe(value)
-            reading.misshapen(f"expected {' or '.join(known)}, found {shown}", path, hint=hint)
+        if value is None:
+            value = 0
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            reading.misshapen("invalid enum value", path, hint=self._hint(""))
+            return None
+        found = self.words.get(value)
+        if found is None and isinstance(value, str) and value not in self.refused:
+            reading.misshapen(f'invalid enum value "{value}"', path, hint=self._hint(value))
+        elif found is None:
+            unset = value == 0 or str(value).endswith("_UNSPECIFIED")
+            listed = ", ".join(self._names)
+            reading.invalid("value is required" if unset else f"must be one of [{listed}]", path)
         return found
+
+    @property
+    def _names(self) -> list[str]:
+        return [word for word in self.words if isinstance(word, str)]
+
+    def _hint(self, value: str) -> str:
+        return did_you_mean(value, self._names, likeness=0.5) or f"one of {', '.join(self._names)}"
 
 
 # -- checks ------------------------------------------------------------------------------------------------
@@ -305,6 +349,24 @@ _WORDS = {
     int: "a number",
     float: "a number",
 }
+
+
+_NODE_TYPES = {
+    dict: "Mapping",
+    list: "Sequence",
+    str: "String",
+    bool: "Bool",
+    int: "Integer",
+    float: "Float",
+    type(None): "Null",
+}
+
+
+def node_type(value: Any) -> str:
+    """Name the type of a plain value as Cerbos's YAML parser names its nodes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "Infinity" if math.isinf(value) else "Nan"
+    return _NODE_TYPES[type(value)]
 
 
 def describe(value: Any) -> str:

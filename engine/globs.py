@@ -47,6 +47,11 @@ def rule_matcher(pattern: str) -> Matcher:
     return matcher(pattern) if is_glob(pattern) else pattern.__eq__
 
 
+def is_valid(pattern: str) -> bool:
+    """Tell whether *pattern* is well formed as a glob; one that is not matches nothing."""
+    return matcher(pattern) is not _nothing
+
+
 def _everything(_text: str) -> bool:
     return True
 

@@ -73,7 +73,7 @@ class Library:
         first = self._by_key.setdefault(policy.key, policy)
         if first is not policy:
             message = f"duplicate definition of {policy.key}, first defined in {first.file}"
-            self.faults.append(policy.document.fault(message, (), kind=DUPLICATE_DEFINITION))
+            self.faults.append(policy.document.fault(message, (), token=True, kind=DUPLICATE_DEFINITION))
 
     def _check_ancestors(self) -> None:
         for policy in self.policies:

@@ -1,7 +1,7 @@
 """CEL values as CEL text: what is printed can be typed in again, and shows its type.
 
-``2`` is an int, ``2.0`` a double, ``2u`` a uint; a timestamp is a call of ``timestamp``. Short values stand in
-one line, long ones in several.
+``2`` is an int, ``2.0`` a double, ``2u`` a uint; a timestamp is a call of ``timestamp``. Short values stand
+in one line, long ones in several.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Cerbos's parser words them, with a hint where a near miss is known.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from engine import document as documents
@@ -22,7 +23,6 @@ from engine.fields import (
     boolean,
     describe,
     equals,
-    ignored,
     json,
     matches,
     not_empty,
@@ -34,7 +34,7 @@ from engine.fields import (
 from engine.model import Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from engine.document import Document, Fault, Path
 
@@ -49,8 +49,10 @@ class PolicyError(Exception):
         super().__init__("\n".join(map(str, self.faults)))
 
 
-def load_policy(text: str | bytes, file: str) -> p.Policy | None:
+def load_policy(text: str | bytes, file: str, *, spanning: bool = True) -> p.Policy | None:
     """Read the policy of one file, ``None`` when the file holds nothing (or comments only).
+
+    *spanning* says whether rules that span several fields are checked too, as a store does.
 
     Raises:
         PolicyError: with every fault of the file.
@@ -60,10 +62,10 @@ def load_policy(text: str | bytes, file: str) -> p.Policy | None:
         document = documents.parse(text, file)
     except documents.DocumentError as error:
         raise PolicyError(error.faults) from None
-    return None if document.value is None else load_document(document)
+    return None if document.value is None else load_document(document, spanning=spanning)
 
 
-def load_document(document: Document) -> p.Policy:
+def load_document(document: Document, *, spanning: bool = True) -> p.Policy:
     """Read the policy of one document.
 
     Raises:
@@ -77,7 +79,7 @@ def load_document(document: Document) -> p.Policy:
     reading = Reading(document)
     arguments = POLICY(reading, document.value, ())
     policy = _policy(document, arguments) if reading.well_formed else None
-    if policy is not None:
+    if policy is not None and spanning and not policy.disabled:
         _check_names(reading, policy)
     document.release()
     if policy is None or not reading.well_formed:
@@ -102,7 +104,10 @@ SET_NAME = matches(r"^[\w\-\.]+$")
 # Cerbos repeats a repetition, which is slow to refuse; without the outer one it means the same.
 RULE_NAME = matches(r"^([a-zA-Z][\w\@\.\-]*)?$", shown=r"^([a-zA-Z][\w\@\.\-]*)*$")
 
-EFFECT = Choice({"EFFECT_ALLOW": Effect.ALLOW, "EFFECT_DENY": Effect.DENY, 1: Effect.ALLOW, 2: Effect.DENY})
+EFFECT = Choice(
+    {"EFFECT_ALLOW": Effect.ALLOW, "EFFECT_DENY": Effect.DENY, 1: Effect.ALLOW, 2: Effect.DENY},
+    ("EFFECT_NO_MATCH", "EFFECT_UNSPECIFIED"),
+)
 SCOPE_PERMISSIONS = Choice(
     {permissions.value: permissions for permissions in p.ScopePermissions}
     | dict(enumerate(p.ScopePermissions))
@@ -131,9 +136,8 @@ def _role_version(reading: Reading, value: Any, path: Path) -> str:
 
 
 def _role_policy_permissions(value: p.ScopePermissions) -> str:
-    return (
-        "must not be SCOPE_PERMISSIONS_OVERRIDE_PARENT" if value is p.ScopePermissions.OVERRIDE_PARENT else ""
-    )
+    allowed = sorted(one.value for one in p.ScopePermissions if one is not p.ScopePermissions.OVERRIDE_PARENT)
+    return f"must be one of [{', '.join(allowed)}]" if value is p.ScopePermissions.OVERRIDE_PARENT else ""
 
 
 def _match(reading: Reading, value: Any, path: Path) -> Any:
@@ -356,8 +360,8 @@ BODIES: Mapping[str, tuple[str, Message]] = {
 }
 POLICY = Message(
     dict,
-    Field("$schema", "editor_hint", ignored),
-    Field("apiVersion", "api_version", text, (equals(API_VERSION),), required=True),
+    Field("$schema", "editor_hint", text),
+    Field("apiVersion", "api_version", text, (not_empty, equals(API_VERSION)), required=True),
     Field("disabled", "disabled", boolean),
     Field("description", "description", text),
     Field("metadata", "metadata", METADATA),
@@ -386,70 +390,87 @@ _NO_TOP_LEVEL_VARIABLES = {p.ExportVariables: "export variables", p.ExportConsta
 
 
 def _repeated(
-    reading: Reading, names: Iterable[str], path: Callable[[int], Path], word: Callable[[int, int, str], str]
+    reading: Reading,
+    items: Sequence[Any],
+    name: Callable[[Any], str],
+    path: Path,
+    word: Callable[[str, int, int, str], str],
 ) -> None:
+    """Note each of *items* (which stand at *path*) that has the name of an earlier one.
+
+    *word* makes the message of the name, the later and the earlier number, and the earlier place.
+    """
     first: dict[str, int] = {}
-    for index, name in enumerate(names):
-        if name and name in first:
-            reading.refuse(word(index + 1, first[name] + 1, name), path(index))
-        first.setdefault(name, index)
+    for index, item in enumerate(items):
+        found = name(item)
+        if found and found in first:
+            place = reading.document.token((*path, first[found]))
+            at = f"{place.line}:{place.column}"
+            reading.refuse(word(found, index + 1, first[found] + 1, at), (*path, index))
+        first.setdefault(found, index)
 
 
-def _resource_names(reading: Reading, body: p.ResourcePolicy) -> None:
+def _rules_by_name(reading: Reading, body: p.ResourcePolicy) -> None:
+    path = ("resourcePolicy", "rules")
+    for index, rule in enumerate(body.rules):
+        if not rule.roles and not rule.derived_roles:
+            shown = rule.name or f"#{index + 1}"
+            message = f"rule {shown} does not specify any roles or derived roles to match"
+            reading.refuse(message, (*path, index))
     _repeated(
         reading,
-        (rule.name for rule in body.rules),
-        lambda index: ("resourcePolicy", "rules", index, "name"),
-        lambda later, earlier, name: f"rule #{later} has the same name as rule #{earlier}: '{name}'",
+        body.rules,
+        lambda rule: str(rule.name),
+        path,
+        lambda name, later, earlier, at: (
+            f'duplicate rule name "{name}": '
+            f"rule #{later} has the same name as rule #{earlier} defined at {at}"
+        ),
     )
 
 
-def _principal_names(reading: Reading, body: p.PrincipalPolicy) -> None:
+def _actions_by_name(reading: Reading, body: p.PrincipalPolicy) -> None:
+    path = ("principalPolicy", "rules")
     _repeated(
         reading,
-        (rule.resource for rule in body.rules),
-        lambda index: ("principalPolicy", "rules", index, "resource"),
-        lambda later, earlier, name: (
-            f"resource '{name}' of rule #{later} is the resource of rule #{earlier} too"
+        body.rules,
+        lambda rule: str(rule.resource),
+        path,
+        lambda name, later, earlier, at: (
+            f'duplicate resource "{name}" at rule #{later}: previous definition in rule #{earlier} at {at}'
         ),
     )
     for position, rule in enumerate(body.rules):
         _repeated(
             reading,
-            (action.name for action in rule.actions),
-            lambda index, position=position: (  # type: ignore[misc]  # binds the loop's value
-                "principalPolicy",
-                "rules",
-                position,
-                "actions",
-                index,
-                "name",
-            ),
-            lambda later, earlier, name: f"action #{later} has the same name as action #{earlier}: '{name}'",
+            rule.actions,
+            lambda action: str(action.name),
+            (*path, position, "actions"),
+            functools.partial(_same_action, rule.resource),
         )
 
 
-def _role_names(reading: Reading, body: p.RolePolicy) -> None:
-    _repeated(
-        reading,
-        (rule.name for rule in body.rules),
-        lambda index: ("rolePolicy", "rules", index, "name"),
-        lambda later, earlier, name: f"rule #{later} has the same name as rule #{earlier}: '{name}'",
-    )
+def _same_action(resource: str, name: str, later: int, earlier: int, at: str) -> str:
+    here = f'action rule #{later} for resource "{resource}"'
+    there = f"action rule #{earlier} defined at {at}"
+    return f'duplicate action rule name "{name}": {here} has the same name as {there}'
 
 
-def _definition_names(reading: Reading, body: p.DerivedRoles) -> None:
+def _definitions_by_name(reading: Reading, body: p.DerivedRoles) -> None:
     _repeated(
         reading,
-        (definition.name for definition in body.definitions),
-        lambda index: ("derivedRoles", "definitions", index, "name"),
-        lambda later, earlier, name: f"derived role #{later} has the same name as #{earlier}: '{name}'",
+        body.definitions,
+        lambda definition: str(definition.name),
+        ("derivedRoles", "definitions"),
+        lambda name, later, earlier, at: (
+            f'duplicate derived role definition "{name}": '
+            f"definition #{later} has the same name as definition #{earlier} at {at}"
+        ),
     )
 
 
 _NAME_CHECKS: Mapping[type, Callable[[Reading, Any], None]] = {
-    p.ResourcePolicy: _resource_names,
-    p.PrincipalPolicy: _principal_names,
-    p.RolePolicy: _role_names,
-    p.DerivedRoles: _definition_names,
+    p.ResourcePolicy: _rules_by_name,
+    p.PrincipalPolicy: _actions_by_name,
+    p.DerivedRoles: _definitions_by_name,
 }

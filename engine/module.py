@@ -52,7 +52,9 @@ class Module:
         if path is None:
             fault = Fault(self.file, 0, 0, message, kind=kind, hint=hint)
         else:
-            fault = (document or self.document).fault(message, path, key=key, kind=kind, hint=hint)
+            fault = (document or self.document).fault(
+                message, path, key=key, token=True, kind=kind, hint=hint
+            )
         self.faults[fault] = None
 
     def clause(self, text: str, path: Path, *, key: bool) -> Clause | None:

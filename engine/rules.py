@@ -1,9 +1,7 @@
 """The rule table: every compiled rule, indexed, immutable.
 
-A check looks up one :class:`Target` for the resource (kind, version, scope) and asks its stages, leaf scope
-first, for the rows of an action and a role. Which rows those are does not depend on anything else in the
-request, so the answer is remembered; what is remembered is bounded, because actions and roles may come from a
-hostile client.
+A check looks up one :class:`~engine.targets.Target` for the resource (kind, version, scope) and asks it which
+rows concern an action and a role, scope by scope.
 
 Rules that need explaining are from Cerbos (``internal/ruletable``), with these differences, all on the safe
 side: a role policy applies to its scope whether or not the scope has rules for the kind, and its resource
@@ -20,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine import names
 from engine.cel import EvaluationError
 from engine.conditions import clauses_of
-from engine.model import NO_MATCH, ActionDecision, Effect, Evaluation, JsonValue
+from engine.model import NO_MATCH, Effect, Evaluation, JsonValue
 from engine.policy import ScopePermissions
+from engine.targets import Memo, Stage, Target
 
 if TYPE_CHECKING:
     from engine.cel import Expression
@@ -36,15 +35,6 @@ Outcome = bool | None
 
 Condition = Callable[[Any], Outcome]
 """A compiled condition, called with the activation (:class:`engine.check.Activation`)."""
-
-REMEMBERED = 65_536
-"""How many targets, steps and rows of steps a table remembers before it starts over: a few megabytes."""
-
-LONGEST_REMEMBERED = 4096
-"""What has longer names than these together is looked up each time."""
-
-CHARACTERS = 16
-"""So many characters of a key count as much as one of what is remembered under it."""
 
 
 class Namespace(dict[str, Any]):
@@ -161,6 +151,11 @@ class Row:
     """There is nothing to evaluate: no condition, no derived role, no variables that might fail."""
 
     @property
+    def speaks(self) -> bool:
+        """The rule has an output."""
+        return self.rule_activated is not None or self.condition_not_met is not None
+
+    @property
     def place(self) -> str:
         """``file:line:column`` of the rule."""
         return place_of(self.document, self.path)
@@ -186,6 +181,10 @@ class Selector:
     def __call__(self, text: str) -> bool:
         """Tell whether *text* is one of them."""
         return text in self.literals or any(matches(text) for matches in self.globs)
+
+    def count(self, texts: tuple[str, ...]) -> int:
+        """Return how many of them match one of *texts*."""
+        return len(self.literals.intersection(texts)) + sum(any(map(glob, texts)) for glob in self.globs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,172 +261,6 @@ class Settings:
     """Expressions may read ``runtime.action``; Cerbos does not know it."""
 
 
-class Stage:
-    """One scope on the way from a target's leaf to the root, with the rules that stand in it."""
-
-    __slots__ = ("_select", "consent", "derived_roles", "policies", "scope")
-
-    def __init__(
-        self,
-        scope: str,
-        select: Callable[[str, tuple[str, ...]], tuple[Row, ...]],
-        *,
-        derived_roles: tuple[DerivedRole, ...],
-        consent: bool,
-        policies: tuple[str, ...],
-    ) -> None:
-        self.scope = scope
-        self.derived_roles = derived_roles
-        self.consent = consent
-        """An allow in this scope needs the consent of a scope above it."""
-        self.policies = policies
-        """The keys of the target's policies in this scope and the scopes above it."""
-        self._select = select
-
-    def rows(self, action: str, roles: tuple[str, ...]) -> tuple[Row, ...]:
-        """Return the rows that concern *action* and a holder of one of *roles*, in order."""
-        return self._select(action, roles)
-
-
-class Step:
-    """What one role of a principal meets in one scope on the question of one action."""
-
-    __slots__ = ("consent", "derived_roles", "policies", "rows", "stage")
-
-    def __init__(self, stage: Stage, rows: tuple[Row, ...], derived_roles: tuple[DerivedRole, ...]) -> None:
-        self.stage = stage
-        self.rows = rows
-        self.derived_roles = derived_roles
-        """The ones of the scope that a holder of the principal's roles may take on."""
-        self.consent = stage.consent
-        self.policies = self._policies(rows)
-        """The keys of the policies that are looked at: those of the rows, and of a row's policy those above."""
-
-    def looked_at(self, last: Row) -> tuple[str, ...]:
-        """Return the keys of the policies that are looked at until *last* settles the matter."""
-        if len(self.policies) == 1:
-            return self.policies
-        return self._policies(self.rows[: self.rows.index(last) + 1])
-
-    def _policies(self, rows: tuple[Row, ...]) -> tuple[str, ...]:
-        keys = {row.policy for row in rows}
-        if any(not row.from_role_policy for row in rows):
-            keys.update(self.stage.policies)
-        return tuple(sorted(keys))
-
-
-Way = tuple[Step, ...]
-"""The steps of one role, leaf first."""
-
-
-class Target:
-    """Everything a table says about one kind of resource in one version and scope."""
-
-    __slots__ = ("_decisions", "_memo", "_parents", "_ways", "attributes", "default", "exists", "key", "stages")
-
-    def __init__(
-        self,
-        key: str,
-        stages: tuple[Stage, ...],
-        parents: Mapping[str, tuple[str, ...]],
-        *,
-        exists: bool,
-        memo: Memo,
-        attributes: AttachedSchemas | None = None,
-    ) -> None:
-        self.key = key
-        self.attributes = attributes
-        """What the root policy for the kind asks of attributes, if that is enforced."""
-        self.stages = stages
-        self.exists = exists
-        """A resource policy for the kind stands in one of the scopes."""
-        self.default = ActionDecision(Effect.DENY, key if exists else NO_MATCH)
-        self._parents = parents
-        self._memo = memo
-        self._ways: dict[tuple[str, tuple[str, ...]], tuple[Way, ...]] = {}
-        self._decisions: dict[Row, ActionDecision] = {}
-
-    def role_set(self, role: str) -> tuple[str, ...]:
-        """Return *role* and, by the role policies of the target's scope, its parents."""
-        return self._parents.get(role) or (role,)
-
-    def all_roles(self, roles: Iterable[str]) -> frozenset[str]:
-        """Return *roles* and all their parents."""
-        return frozenset(found for role in roles for found in self.role_set(role))
-
-    def rows(self, index: int, action: str, role: str) -> tuple[Row, ...]:
-        """Return the rows of the stage at *index* that concern *action* and *role* or a parent of it."""
-        return self.stages[index].rows(action, self.role_set(role))
-
-    def derived_roles(self, index: int, roles: tuple[str, ...]) -> tuple[DerivedRole, ...]:
-        """Return the derived roles of the stage at *index* that a holder of *roles* may take on."""
-        held = self.all_roles(roles)
-        return tuple(role for role in self.stages[index].derived_roles if role.has_parent(held))
-
-    def ways(self, action: str, roles: tuple[str, ...]) -> tuple[Way, ...]:
-        """Return what each of *roles* meets on the question of *action*, in order; often remembered.
-
-        Steps at which there is nothing are left out.
-        """
-        key = (action, roles)
-        found = self._ways.get(key)
-        if found is None:
-            found = self._found(action, roles)
-            if self._memo.room(len(action) + sum(map(len, roles)), _size(found)):
-                self._ways[key] = found
-        return found
-
-    def _found(self, action: str, roles: tuple[str, ...]) -> tuple[Way, ...]:
-        derived = [self.derived_roles(index, roles) for index in range(len(self.stages))]
-        ways = [
-            [
-                Step(stage, self.rows(index, action, role), derived[index])
-                for index, stage in enumerate(self.stages)
-            ]
-            for role in roles
-        ]
-        return tuple(tuple(step for step in way if step.rows or step.derived_roles) for way in ways)
-
-    @property
-    def remembered(self) -> int:
-        """How many steps and rows of steps the target holds."""
-        return sum(map(_size, self._ways.values()))
-
-    def decision(self, row: Row) -> ActionDecision:
-        """Return the decision that *row* leads to; a role policy's denial is reported as its own."""
-        found = self._decisions.get(row)
-        if found is None:
-            policy = row.policy if row.from_role_policy else self.key
-            effect = Effect.DENY if row.effect is None else row.effect
-            found = self._decisions[row] = ActionDecision(effect, policy, row.scope, row.name)
-        return found
-
-
-def _size(ways: tuple[Way, ...]) -> int:
-    return sum(1 + len(step.rows) for way in ways for step in way)
-
-
-class Memo:
-    """Counts what targets remember; when there is too much, everything is forgotten."""
-
-    __slots__ = ("_count", "targets")
-
-    def __init__(self) -> None:
-        self.targets: dict[tuple[str, ...], Target] = {}
-        self._count = 0
-
-    def room(self, characters: int, size: int) -> bool:
-        """Count *size* more, under a key of so many *characters*; on overflow start over and say no."""
-        if characters > LONGEST_REMEMBERED:
-            return False
-        self._count += 1 + size + characters // CHARACTERS
-        if self._count <= REMEMBERED:
-            return True
-        self._count = 0
-        self.targets = {}
-        return False
-
-
 class RuleTable:
     """Compiled policies, indexed. A table never changes; a new state of the store is a new table."""
 
@@ -448,6 +281,8 @@ class RuleTable:
         self._principals: dict[tuple[str, str, str], CompiledPolicy] = {}
         self._roles: dict[tuple[str, str], dict[str, CompiledPolicy]] = {}
         self.principal_ids: set[str] = set()
+        self._principal_places: set[tuple[str, str]] = set()
+        """The versions and scopes in which there is any principal policy."""
         self.scope_permissions: dict[str, ScopePermissions] = {}
         self._scopes: dict[str, set[str]] = {"resource": set(), "principal": set()}
         self._parents: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -481,6 +316,10 @@ class RuleTable:
         table.attributes = table._attached()  # noqa: SLF001 - of the same class
         return table
 
+    def with_policies(self, policies: Iterable[CompiledPolicy]) -> RuleTable:
+        """Return a table of other compiled policies with the same settings and schemas."""
+        return RuleTable(policies, self.settings, self._schemas, self.warnings)
+
     def _attached(self) -> Mapping[tuple[str, str], AttachedSchemas]:
         """Return what the root policies ask of attributes: they speak for all scopes, as in Cerbos."""
         if self._schemas is None or self.settings.schema_enforcement == "none":
@@ -504,6 +343,7 @@ class RuleTable:
         """Add a principal policy; called while the table is built."""
         self._principals[policy.name, policy.version, policy.scope] = policy
         self.principal_ids.add(policy.name)
+        self._principal_places.add((policy.version, policy.scope))
         self._note_scope("principal", policy)
 
     def index_role(self, policy: CompiledPolicy) -> None:
@@ -545,7 +385,7 @@ class RuleTable:
         """Return the principal policies for *principal* about *kind*, ``None`` when there are none.
 
         The policies are those of *rule_version*, the resource's version, as in Cerbos; *version* is the
-        principal's, which only names the policy in the answer.
+        principal's, which only names the policy in the answer, if anyone has one of that version.
         """
         if principal not in self.principal_ids:
             return None
@@ -554,10 +394,19 @@ class RuleTable:
         if found is None:
             chain = self.chain("principal", scope)
             stages = self._principal_stages(principal, rule_version, chain, kind)
-            name = names.principal_key(principal, version, chain[0]) if chain else NO_MATCH
+            known = any((version, one) in self._principal_places for one in chain)
+            name = names.principal_key(principal, version, chain[0]) if known else NO_MATCH
             found = Target(name, stages, {}, exists=False, memo=self._memo)
             self._remember(key, found)
         return found
+
+    def knows_principals(self, version: str, scope: str) -> bool:
+        """Tell whether any principal has a policy of *version* in a scope that is searched for *scope*.
+
+        Where no policy is about the resource, Cerbos asks no principal policy either, unless there is one of
+        the principal's own version (whoever it may be about).
+        """
+        return any((version, one) in self._principal_places for one in self.chain("principal", scope))
 
     def _remember(self, key: tuple[str, ...], target: Target) -> None:
         if self._memo.room(sum(map(len, key)), len(target.stages)):
@@ -569,10 +418,13 @@ class RuleTable:
         There are none when the search is strict and no policy of the kind has exactly this scope.
         """
         known = self._scopes[kind]
-        above = tuple(one for one in names.ancestors(scope) if one in known)
         if scope in known:
-            return (scope, *above)
-        return above if self.settings.lenient_scope_search else ()
+            return (scope, *(one for one in names.ancestors(scope) if one in known))
+        if not self.settings.lenient_scope_search:
+            return ()
+        # A request may name a scope as long as it likes: what is longer than any known one is not looked at.
+        reach = max(map(len, known), default=0) + 1
+        return tuple(one for one in names.ancestors(scope[:reach]) if one in known)
 
     def _resource_target(self, kind: str, version: str, scope: str, chain: tuple[str, ...]) -> Target:
         safe_kind = names.sanitised(kind)
@@ -609,7 +461,8 @@ class RuleTable:
         return Stage(
             scope,
             select,
-            derived_roles=policy.derived_roles if policy else (),
+            policy=policy,
+            role_policies=narrowing,
             consent=self._consent(scope),
             policies=policies,
         )
@@ -632,7 +485,8 @@ class RuleTable:
         def select(action: str, _roles: tuple[str, ...]) -> tuple[Row, ...]:
             return tuple(rule.row for rule in concerned if rule.action(action))
 
-        return Stage(scope, select, derived_roles=(), consent=self._consent(scope), policies=policies)
+        consent = self._consent(scope)
+        return Stage(scope, select, policy=policy, role_policies={}, consent=consent, policies=policies)
 
     def _consent(self, scope: str) -> bool:
         return self.scope_permissions.get(scope) is ScopePermissions.REQUIRE_PARENTAL_CONSENT
@@ -662,18 +516,28 @@ def _closure(role: str, direct: Mapping[str, tuple[str, ...]]) -> tuple[str, ...
 
 
 def _rule_rows(rule: Rule, action: str, roles: tuple[str, ...]) -> Iterable[Row]:
-    if not rule.actions(action):
+    """Return the rows of a rule that concern *action* and a holder of one of *roles*.
+
+    In Cerbos a rule has a row for each pair of an action and a role that it names: where several pairs fit,
+    it speaks as often.
+    """
+    actions = rule.actions.count((action,))
+    if not actions:
         return ()
-    return (row for selects, row in rule.rows if any(selects(role) for role in roles))
+    held = ((row, actions * selects.count(roles)) for selects, row in rule.rows)
+    return (row for row, pairs in held for _ in range(pairs if row.speaks else min(pairs, 1)))
 
 
 def _role_rows(policy: CompiledPolicy | None, kind: str, action: str) -> Iterable[Row]:
     """Return the rows by which a role policy narrows its role.
 
-    What it does not list is refused; of what it lists, every entry that lists it has to agree.
+    What it does not list is refused; of what it lists, every entry that lists it has to agree. An entry that
+    has nothing against it and nothing to say leaves no trace.
     """
     if policy is None:
         return ()
     rules: tuple[RoleRule, ...] = policy.rules
     listed = [rule.row for rule in rules if rule.resource(kind) and rule.actions(action)]
-    return listed or ([policy.refusal] if policy.refusal else [])
+    if not listed:
+        return [policy.refusal] if policy.refusal else []
+    return [row for row in listed if row.effect is not None or row.rule_activated is not None]

@@ -92,6 +92,11 @@ class _Walk:
                 read(literal.value)
             except EvaluationError:
                 self._mistake(literal.span, f"invalid {node.function} argument")
+        if node.function == "flatten" and not _nests(node.arguments[0].type):
+            depth = ", ".join(str(argument.type) for argument in node.arguments[1:])
+            types = f"{node.arguments[0].type}.({depth})"
+            message = f"found no matching overload for 'flatten' applied to '{types}'"
+            self._mistake(node.sign or node.span, message)
         misused = tuple(argument for argument in node.arguments if self._is_namespace(argument, bound))
         if misused:
             types = ", ".join(str(self._type(argument, bound)) for argument in node.arguments)
@@ -115,6 +120,11 @@ class _Walk:
 
     def _mistake(self, span: Span, message: str) -> None:
         self._found.mistakes.append(Mistake(span, message))
+
+
+def _nests(kind: Type) -> bool:
+    """Tell whether cel-go's ``flatten``, which asks for a list of lists, may take a value of the type."""
+    return kind.name != "list" or not kind.parameters or kind.parameters[0].name in {"list", "dyn"}
 
 
 def _is_rooted(node: Node) -> bool:

@@ -79,6 +79,9 @@ class Environment:
     *variables* maps identifiers to CEL type texts: ``string``, ``dyn``, ``map<string, dyn>``, the name of one
     of *records*. *namespaces* are identifiers of type ``dyn`` that can only be selected from: ``V.x``, never
     ``V["x"]``; their values are mappings that word the failure for a missing name themselves.
+
+    *inspect* is shown the checked syntax tree of each text once; what it says is kept as
+    :attr:`Expression.findings`.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class Environment:
         records: Sequence[Record] = (),
         namespaces: Collection[str] = (),
         container: str = "",
+        inspect: Callable[[Node], Any] | None = None,
     ) -> None:
+        self._inspect = inspect
         self._checker = Checker(
             variables,
             records=records,
@@ -129,7 +134,12 @@ class Environment:
             references=frozenset(found.references),
             uses_now=generated.uses_now,
             environment=self,
+            findings=None if self._inspect is None else self._inspect(root),
         )
+
+    def nodes(self, text: str) -> Node:
+        """Return the checked syntax tree of *text*, made again: programs do not keep theirs."""
+        return self._checked(text)[0]
 
     def dump(self, text: str) -> str:
         """Return the Python that *text* is compiled to."""
@@ -175,6 +185,7 @@ class Program:
     references: frozenset[tuple[str, ...]]
     uses_now: bool
     environment: Environment
+    findings: Any = None
 
 
 class Expression:
@@ -213,9 +224,28 @@ class Expression:
         """Whether the time of the check is asked for."""
         return self._program.uses_now
 
+    @property
+    def findings(self) -> Any:
+        """What the environment's *inspect* said, ``None`` when it has none."""
+        return self._program.findings
+
+    @property
+    def nodes(self) -> Node:
+        """The checked syntax tree; it is made anew each time, so keep it if you need it again."""
+        return self._program.environment.nodes(self.text)
+
     def dump(self) -> str:
         """Return the generated Python."""
         return self._program.environment.dump(self.text)
+
+    def excerpt(self, span: Span) -> str:
+        """Return the line of the text that *span* begins in, with carets under the span."""
+        line = self.text.split("\n")[span.line - 1]
+        encoded = line.encode()
+        start = len(encoded[: span.column].decode(errors="ignore"))
+        ends_here = span.end_line == span.line
+        end = len(encoded[: span.end_column].decode(errors="ignore")) if ends_here else len(line)
+        return _underlined(line, start, end)
 
     def locate(self, error: BaseException) -> Place:
         """Where in the text an *error* that :attr:`function` raised comes from."""

@@ -85,7 +85,7 @@ class Checker:
         try:
             serialized = self.compiled(text)
         except RuntimeError as error:
-            raise CompileError(_issues(str(error))) from None
+            raise CompileError(_issues(str(error), text)) from None
         return self.read(any_pb2.Any.FromString(serialized).value, Source(text))
 
     def compiled(self, text: str) -> bytes:
@@ -111,10 +111,19 @@ REPORTED = re.compile(r"^(?:INVALID_ARGUMENT: )?ERROR: <input>:(-?\d+):(-?\d+): 
 STATUS = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 REWORDED = (
     (re.compile(r"^(undefined field '.*') not found in struct '.*'$"), r"\1"),
+    (re.compile(r"^expression of type 'null_type' cannot be "), "expression of type 'null' cannot be "),
     (
         re.compile(r"^expression of type ('.*') cannot be the operand of a select operation$"),
         r"type \1 does not support field selection",
     ),
+    (re.compile(r"^has\(\) argument must be a field selection$"), "invalid argument to has() macro"),
+    (
+        re.compile(r"^(?:filter|map)\(\) variable name must be a simple identifier$"),
+        "argument is not an identifier",
+    ),
+    (re.compile(r"^\w+\(\) variable name must be a simple identifier$"), "argument must be a simple name"),
+    (re.compile(r"\bgoogle\.protobuf\.Duration\b(?=.*\)'$)"), "duration"),
+    (re.compile(r"\bgoogle\.protobuf\.Timestamp\b(?=.*\)'$)"), "timestamp"),
     (
         re.compile(
             r"^found no matching overload for '_(?:&&|\|\|)_' applied to '\((?:(?:bool|dyn), )?([^,]+).*\)'$"
@@ -127,19 +136,32 @@ REWORDED = (
 TOO_DEEP = re.compile(r"recursion (?:depth|limit)")
 
 
-def _issues(report: str) -> list[Issue]:
+CONSEQUENCE = "'*error*'"
+"""What the C++ checker says of an expression that is part of a mistake it has told already."""
+
+UNDECLARED = re.compile(r"^(undeclared reference to ')(\.?\w+)((?:\.\w+)+)'")
+
+
+def _issues(report: str, text: str) -> list[Issue]:
     """Return the checker's report, one issue a mistake; each is worded there as in cel-go."""
     if found := TOO_DEEP.search(report):
         depth = re.compile(r"\d+").search(report, found.end())
         return [Issue(1, 1, f"expression is nested too deeply: at most {depth[0] if depth else '?'} levels")]
     issues = [
-        Issue(max(int(line), 1), max(int(column), 1), _reworded(STATUS.sub("", message)))
+        Issue(max(int(line), 1), max(int(column), 1), _reworded(STATUS.sub("", message), text))
         for line, column, message in REPORTED.findall(report)
+        if CONSEQUENCE not in message
     ]
     return issues or [Issue(1, 1, STATUS.sub("", STATUS.sub("", report)))]
 
 
-def _reworded(message: str) -> str:
+def _reworded(message: str, text: str) -> str:
     for pattern, wording in REWORDED:
         message = pattern.sub(wording, message)
+    undeclared = UNDECLARED.match(message)
+    if undeclared:
+        _, first, rest = undeclared.groups()
+        # For cel-go it is the variable that is not there; only the name of a message is told as a whole.
+        if not re.search(rf"{re.escape(first + rest)}\s*\{{", text):
+            return UNDECLARED.sub(r"\1\2'", message)
     return message

@@ -306,6 +306,11 @@ class Generator:
         self._uses_now = True
         return at.attribute(at.name("activation"), "now")
 
+    def clock(self, at: Syntax) -> ast.expr:
+        """Generate what tells the time of the check, for a function that may fail before it asks."""
+        self._uses_now = True
+        return at.name("activation")
+
     # --- nodes ----------------------------------------------------------------------------------------------
 
     def const(self, node: nodes.Const) -> Part:
@@ -433,7 +438,7 @@ class Generator:
         parts = self.in_order([(self.gone_through, argument) for argument in node.arguments])
         trees = [part.tree for part in parts]
         if node.function in self.vocabulary.needs_now:
-            trees.insert(0, self.now(at))
+            trees.insert(0, self.clock(at))
         return Part(at.call(function, *trees), node.type)
 
     def comprehension(self, node: nodes.Comprehension) -> Part:

@@ -145,6 +145,11 @@ def failure(error: Exception, source: Listing) -> EvaluationError:
     """
     if source.file not in linecache.cache:
         source.show()
+    return translated(error)
+
+
+def translated(error: Exception) -> EvaluationError:
+    """Return what an exception of Python means in an expression, with its traceback."""
     if isinstance(error, EvaluationError):
         return error
     translate = FOREIGN.get(error.__class__)
@@ -278,7 +283,7 @@ def contains(value: Any, container: Any) -> bool:
             return value in container
         return any(equals(value, element) for element in container)
     if isinstance(container, Mapping):
-        return find(container, value) is not _MISSING
+        return value.__class__ in _KEYS and find(container, value) is not _MISSING
     raise NoSuchOverload
 
 
@@ -356,13 +361,17 @@ def modulo_uint(left: int, right: int) -> UInt:
 
 def add_times(left: Timestamp | Duration, right: Timestamp | Duration) -> Any:
     """Return a timestamp and a duration, in any order, or two durations."""
-    made = Timestamp if isinstance(left, Timestamp) or isinstance(right, Timestamp) else Duration
-    return made(left.nanoseconds + right.nanoseconds)
+    nanoseconds = left.nanoseconds + right.nanoseconds
+    for operand in (left, right):
+        if isinstance(operand, Timestamp):
+            return Timestamp(nanoseconds, operand.offset)
+    return Duration(nanoseconds)
 
 
 def subtract_duration(left: Timestamp | Duration, right: Duration) -> Any:
     """Return a timestamp or duration, *right* earlier or less."""
-    return left.__class__(left.nanoseconds - right.nanoseconds)
+    nanoseconds = left.nanoseconds - right.nanoseconds
+    return Timestamp(nanoseconds, left.offset) if isinstance(left, Timestamp) else Duration(nanoseconds)
 
 
 def between(left: Timestamp, right: Timestamp) -> Duration:
@@ -428,6 +437,8 @@ def negate(value: Any) -> Any:
         return integer(-value)
     if value.__class__ is float:
         return -value
+    if value.__class__ is Duration:  # no overload says so, but cel-go's durations can
+        return Duration(-value.nanoseconds)
     raise NoSuchOverload
 
 

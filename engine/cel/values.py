@@ -11,6 +11,7 @@ import datetime
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ NANOSECONDS = 1_000_000_000
 """Nanoseconds in a second."""
 
 EPOCH_ORDINAL = datetime.date(1970, 1, 1).toordinal()
+DAYS_OF_400_YEARS = 146_097
+"""The Gregorian calendar repeats itself, weekdays included, after so many days."""
+
 SECONDS_OF_DAY = 86_400
 
 MIN_TIMESTAMP_SECONDS = -62_135_596_800  # 0001-01-01T00:00:00Z
@@ -68,17 +72,21 @@ class UInt(int):
 class Timestamp:
     """A point in time, to the nanosecond, between the years 1 and 9999 (``google.protobuf.Timestamp``).
 
-    *nanoseconds* counts from 1970-01-01T00:00:00Z. Raises :class:`EvaluationError` outside of the range.
+    *nanoseconds* counts from 1970-01-01T00:00:00Z. *offset* is how many seconds east of UTC the clock was
+    that it was read from: it shows in the text form and nowhere else, as in cel-go. Raises
+    :class:`EvaluationError` outside of the range.
     """
 
-    __slots__ = ("nanoseconds",)
+    __slots__ = ("nanoseconds", "offset")
 
     nanoseconds: int
+    offset: int
 
-    def __init__(self, nanoseconds: int) -> None:
+    def __init__(self, nanoseconds: int, offset: int = 0) -> None:
         if not MIN_TIMESTAMP_SECONDS <= nanoseconds // NANOSECONDS <= MAX_TIMESTAMP_SECONDS:
             raise EvaluationError("timestamp overflow")
         self.nanoseconds = nanoseconds
+        self.offset = offset
 
     @classmethod
     def parse(cls, text: str) -> Timestamp:
@@ -91,9 +99,8 @@ class Timestamp:
         if found is None or seconds is None:
             raise _no_timestamp(text)
         fraction, sign, hours, minutes = found.groups()[6:]
-        return cls(
-            (seconds - _offset_seconds(text, sign, hours, minutes)) * NANOSECONDS + _nanoseconds(fraction)
-        )
+        offset = _offset_seconds(text, sign, hours, minutes)
+        return cls((seconds - offset) * NANOSECONDS + _nanoseconds(fraction), offset)
 
     @classmethod
     def from_datetime(cls, moment: datetime.datetime) -> Timestamp:
@@ -108,10 +115,14 @@ class Timestamp:
         )
         return moment.astimezone(zone)
 
-    def __str__(self) -> str:
+    @property
+    def utc(self) -> str:
         """RFC 3339 in UTC, with as many digits after the second as it takes."""
-        moment = self.to_datetime().replace(microsecond=0, tzinfo=None)
-        return f"{moment.isoformat()}{_fraction(self.nanoseconds % NANOSECONDS)}Z"
+        return _rfc3339(self.nanoseconds, 0)
+
+    def __str__(self) -> str:
+        """RFC 3339 with the offset that the timestamp was read with."""
+        return _rfc3339(self.nanoseconds, self.offset)
 
     def __repr__(self) -> str:
         return f"Timestamp({str(self)!r})"
@@ -141,8 +152,36 @@ def _no_timestamp(text: str) -> EvaluationError:
 
 def _epoch_seconds(year: str, month: str, day: str, hour: str, minute: str, second: str) -> int:
     clock = datetime.time(int(hour), int(minute), int(second))
-    days = datetime.date(int(year), int(month), int(day)).toordinal() - EPOCH_ORDINAL
+    cycle = 0 if int(year) else 1  # `date` has no year 0
+    date = datetime.date(int(year) + 400 * cycle, int(month), int(day))
+    days = date.toordinal() - DAYS_OF_400_YEARS * cycle - EPOCH_ORDINAL
     return ((days * 24 + clock.hour) * 60 + clock.minute) * 60 + clock.second
+
+
+def calendar_date(seconds: int) -> tuple[datetime.date, int]:
+    """Return the date of a local epoch second, and how many years to add to it.
+
+    A time zone can move a timestamp into the years 0 and 10000, which ``date`` does not have.
+    """
+    ordinal = seconds // SECONDS_OF_DAY + EPOCH_ORDINAL
+    if ordinal < 1:
+        return datetime.date.fromordinal(ordinal + DAYS_OF_400_YEARS), -400
+    if ordinal > datetime.date.max.toordinal():
+        return datetime.date.fromordinal(ordinal - DAYS_OF_400_YEARS), 400
+    return datetime.date.fromordinal(ordinal), 0
+
+
+def _rfc3339(nanoseconds: int, offset: int) -> str:
+    local = nanoseconds // NANOSECONDS + offset
+    date, years = calendar_date(local)
+    hours, minutes, seconds = local // 3600 % 24, local // 60 % 60, local % 60
+    clock = f"{hours:02}:{minutes:02}:{seconds:02}{_fraction(nanoseconds % NANOSECONDS)}"
+    return f"{date.year + years:04}-{date.month:02}-{date.day:02}T{clock}{_zone(offset)}"
+
+
+def _zone(offset: int) -> str:
+    minutes = abs(offset) // 60
+    return f"{'-' if offset < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}" if offset else "Z"
 
 
 def _offset_seconds(text: str, sign: str | None, hours: str | None, minutes: str | None) -> int:
@@ -194,9 +233,10 @@ class Duration:
         return cls(nanoseconds)
 
     def __str__(self) -> str:
-        """Whole and fractional seconds: ``5400s``, ``-0.25s``."""
+        """Whole and fractional seconds: ``5400s``, ``-0.25s``; as many digits as a double has, as in Go."""
         seconds, rest = divmod(abs(self.nanoseconds), NANOSECONDS)
-        return f"{'-' if self.nanoseconds < 0 else ''}{seconds}{_fraction(rest)}s"
+        text = f"{Decimal(repr(float(seconds) + rest / 1e9)):f}".removesuffix(".0")
+        return f"{'-' if self.nanoseconds < 0 else ''}{text}s"
 
     def __repr__(self) -> str:
         return f"Duration({str(self)!r})"

@@ -2,7 +2,7 @@
 
 Which files count is Cerbos's rule (``internal/storage/index``): ``.yaml``, ``.yml`` and ``.json`` files,
 without those that are hidden, called ``*_test.*``, or in a directory that is hidden or called ``testdata``.
-``_schemas`` under the root holds JSON Schemas; anywhere else it is a fault. Links to files are followed,
+``_schemas`` under the root holds JSON Schemas, whatever their names; anywhere else it is a fault. Links to files are followed,
 links to directories are not (which suits Kubernetes' ConfigMaps).
 
 People and tools do not replace a directory in one step. A state is handed out only when nothing changed while
@@ -193,7 +193,7 @@ class DiskStore:
             if entry.is_dir(follow_symlinks=False):
                 if self._enters(entry.name, path, faults):
                     yield from self._walk(Path(entry.path), f"{path}/", faults)
-            elif is_policy_file(entry.name) and not _is_linked_directory(entry):
+            elif _counts(entry.name, path) and not _is_linked_directory(entry):
                 yield entry, path
 
     def _enters(self, name: str, path: str, faults: list[Fault]) -> bool:
@@ -263,6 +263,11 @@ def is_policy_file(name: str) -> bool:
     """Tell whether a file of this name holds a policy, and not a test suite or something else."""
     lower = name.lower()
     return lower.endswith(EXTENSIONS) and not lower.endswith(TEST_SUFFIXES) and not name.startswith(".")
+
+
+def _counts(name: str, path: str) -> bool:
+    """Tell whether a file is to be read: policies by their names, and all that a schema may refer to."""
+    return path.startswith(f"{SCHEMAS}/") or is_policy_file(name)
 
 
 def _is_linked_directory(entry: os.DirEntry[str]) -> bool:

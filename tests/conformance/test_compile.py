@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,8 +31,14 @@ def cases() -> Iterator[tuple[str, Any]]:
         yield path.stem, (yaml.safe_load(path.read_text()), archive)
 
 
+@cache
+def schemas() -> dict[str, bytes]:
+    root = corpus("cerbos/schema") / "fs"
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
 def policies(archive: dict[str, str]) -> list[Policy]:
-    found = [load_policy(text, file) for file, text in archive.items()]
+    found = [load_policy(text, file, spanning=False) for file, text in archive.items()]
     return [policy for policy in found if policy is not None]
 
 
@@ -85,7 +92,7 @@ def test_compile(case: tuple[dict[str, Any], dict[str, str]]) -> None:
     found: list[Fault] = []
     table = None
     try:
-        table = Compiler(Settings()).compile(loaded)
+        table = Compiler(Settings(schema_enforcement="reject")).compile(loaded, schemas())
     except PolicyError as error:
         found = [fault for fault in error.faults if fault.kind not in (PARSE_ERROR, VALIDATION_ERROR)]
     files = unit(main, loaded)

@@ -29,7 +29,7 @@ def cases() -> Iterator[tuple[str, Any]]:
 
 def policies(case: dict[str, Any]) -> list[Policy]:
     found = [
-        load_policy(yaml.safe_dump(document, sort_keys=False), f"{number}.yaml")
+        load_policy(yaml.safe_dump(document, sort_keys=False), f"{number}.yaml", spanning=False)
         for number, document in enumerate(case["inputs"])
     ]
     return [policy for policy in found if policy is not None]

@@ -187,7 +187,7 @@ def test_all_faults_are_reported() -> None:
     with pytest.raises(DocumentError) as caught:
         parse("b: 1\nb: 2\na: !x 1\n? [k]\n: v\n", "x.yaml")
     assert [str(fault) for fault in caught.value.faults] == [
-        "x.yaml:2:1: the key `b` is given twice, first in line 1",
+        'x.yaml:2:1: mapping key "b" already defined at [1:1]',
         "x.yaml:3:4: the tag `!x` is not supported",
         "x.yaml:4:3: a key must be text",
     ]

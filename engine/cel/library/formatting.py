@@ -108,7 +108,7 @@ TEXTS: Mapping[type, Callable[[Any], str]] = {
     float: double_text,
     str: str,
     bytes: lambda value: value.decode("utf-8", "replace"),
-    Timestamp: str,
+    Timestamp: lambda value: value.utc,
     Duration: str,
     TypeValue: lambda value: value.name,
     list: _list_text,

@@ -10,11 +10,10 @@ import datetime
 import functools
 import re
 import zoneinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.cel.library.declaration import Declaration, everywhere
 from engine.cel.values import (
-    EPOCH_ORDINAL,
     INT_MAX,
     INT_MIN,
     MAX_TIMESTAMP_SECONDS,
@@ -25,13 +24,11 @@ from engine.cel.values import (
     EvaluationError,
     NoSuchOverload,
     Timestamp,
+    calendar_date,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-DAYS_OF_400_YEARS = 146_097
-"""The Gregorian calendar repeats itself, weekdays included, after so many days."""
 
 FIXED_OFFSET = re.compile(r"([+-]?)(\d{1,2}):(\d{1,2})", re.ASCII)
 """``05:30``, ``+05:30``, ``-9:30``: hours and minutes east of UTC, or west."""
@@ -78,31 +75,21 @@ def _offset(name: object, seconds: int) -> int:
     return offset.days * SECONDS_OF_DAY + offset.seconds if offset else 0
 
 
-def _date(seconds: int) -> tuple[datetime.date, int]:
-    """Return the date of a local epoch second, and how many years to add to it."""
-    ordinal = seconds // SECONDS_OF_DAY + EPOCH_ORDINAL
-    if ordinal < 1:
-        return datetime.date.fromordinal(ordinal + DAYS_OF_400_YEARS), -400
-    if ordinal > datetime.date.max.toordinal():
-        return datetime.date.fromordinal(ordinal - DAYS_OF_400_YEARS), 400
-    return datetime.date.fromordinal(ordinal), 0
-
-
 def _year(seconds: int) -> int:
-    date, years = _date(seconds)
+    date, years = calendar_date(seconds)
     return date.year + years
 
 
 def _day_of_year(seconds: int) -> int:
-    date, _ = _date(seconds)
+    date, _ = calendar_date(seconds)
     return date.toordinal() - date.replace(month=1, day=1).toordinal()
 
 
 CALENDAR_FIELDS: Mapping[str, Callable[[int], int]] = {
     "getFullYear": _year,
-    "getMonth": lambda seconds: _date(seconds)[0].month - 1,
-    "getDate": lambda seconds: _date(seconds)[0].day,
-    "getDayOfMonth": lambda seconds: _date(seconds)[0].day - 1,
+    "getMonth": lambda seconds: calendar_date(seconds)[0].month - 1,
+    "getDate": lambda seconds: calendar_date(seconds)[0].day,
+    "getDayOfMonth": lambda seconds: calendar_date(seconds)[0].day - 1,
     "getDayOfWeek": lambda seconds: (seconds // SECONDS_OF_DAY + 4) % 7,  # 1970-01-01 was a Thursday
     "getDayOfYear": _day_of_year,
     "getHours": lambda seconds: seconds // 3600 % 24,
@@ -151,16 +138,24 @@ def milliseconds(value: object, zone: object = None) -> int:
     raise NoSuchOverload
 
 
-def now(clock: Timestamp) -> Timestamp:
+class Clock(Protocol):
+    """What tells the time of the check; to ask may be noticed (a test that gives no time is in error)."""
+
+    @property
+    def now(self) -> Timestamp:
+        """The time of the check."""
+
+
+def now(clock: Clock) -> Timestamp:
     """Return the time of the check, the same throughout one request (Cerbos's ``now()``)."""
-    return clock
+    return clock.now
 
 
-def time_since(clock: Timestamp, moment: object) -> Duration:
+def time_since(clock: Clock, moment: object) -> Duration:
     """How long before the time of the check *moment* was; ends of the range stand for more, as in Go."""
     if type(moment) is not Timestamp:
         raise NoSuchOverload
-    return Duration(min(max(clock.nanoseconds - moment.nanoseconds, INT_MIN), INT_MAX))
+    return Duration(min(max(clock.now.nanoseconds - moment.nanoseconds, INT_MIN), INT_MAX))
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -171,7 +166,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 }
 
 NEEDS_NOW: frozenset[str] = frozenset({"now", "timeSince"})
-"""Functions that get the time of the check as their first argument, before those of the expression."""
+"""Functions that get a :class:`Clock` as their first argument, before those of the expression."""
 
 DECLARATIONS: tuple[Declaration, ...] = (
     Declaration("now", "now", (), "google.protobuf.Timestamp"),

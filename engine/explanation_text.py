@@ -1,0 +1,130 @@
+"""An explanation as indented text, for people at a terminal. Colours are the terminal's business."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from engine.explanation import (
+        ActionExplanation,
+        Condition,
+        DerivedRoleExplanation,
+        Explanation,
+        RuleExplanation,
+        ScopeExplanation,
+        Walk,
+    )
+    from engine.model import ActionDecision, Effect, JsonValue, Output
+
+LONGEST_VALUE = 200
+"""Characters of a value that are shown."""
+
+
+def text(explanation: Explanation) -> str:
+    """Return the whole explanation."""
+    lines = (line for action in explanation.actions for line in _action(action))
+    return "\n".join(map(_printable, (*explanation.notes, *lines)))
+
+
+def _printable(line: str) -> str:
+    """Escape what a terminal would obey; names and values are the client's."""
+    if line.isprintable():
+        return line
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in line
+    )
+
+
+def _action(action: ActionExplanation) -> Iterator[str]:
+    yield f"{action.action}: {_decided(action.decision)}"
+    yield f"  {action.reason}"
+    for walk in action.walks:
+        yield from _indented(_walk(walk))
+
+
+def _decided(decision: ActionDecision) -> str:
+    rule = f", rule `{decision.rule}`" if decision.rule else ""
+    scope = f", scope `{decision.scope}`" if decision.scope else ""
+    return f"{_word(decision.effect)} by {decision.policy}{scope}{rule}"
+
+
+def _word(effect: Effect | None) -> str:
+    return "-" if effect is None else effect.name
+
+
+def _walk(walk: Walk) -> Iterator[str]:
+    parents = f" (with its parents: {', '.join(walk.roles[1:])})" if len(walk.roles) > 1 else ""
+    about = f"resource, role `{walk.role}`{parents}" if walk.role else "principal"
+    yield f"policies of the {about}"
+    for scope in walk.scopes:
+        yield from _indented(_scope(scope))
+
+
+def _scope(scope: ScopeExplanation) -> Iterator[str]:
+    policies = ", ".join(scope.policies) or "no policy"
+    yield f"scope `{scope.scope}`: {policies}" if scope.scope else f"root scope: {policies}"
+    for role in scope.derived_roles:
+        yield from _indented(_derived_role(role))
+    for rule in scope.rules:
+        yield from _indented(_rule(rule))
+    for other in scope.others:
+        via = f" (derived role `{other.row.derived_role.name}`)" if other.row.derived_role else ""
+        yield f"  rule `{other.row.name}`{via}: {other.reason}  [{other.row.place}]"
+    yield f"  {scope.end}"
+
+
+def _derived_role(role: DerivedRoleExplanation) -> Iterator[str]:
+    yield f"derived role `{role.derived_role.name}`: {role.outcome}  [{role.derived_role.place}]"
+    if role.condition is not None:
+        yield from _indented(_condition(role.condition))
+
+
+def _rule(rule: RuleExplanation) -> Iterator[str]:
+    row = rule.row
+    name = f"rule `{row.name}`" if row.name else "an action that the role policy does not list"
+    via = f" through derived role `{row.derived_role.name}`" if row.derived_role else ""
+    yield f"{name} ({_word(row.effect)}{via}): {rule.outcome}  [{row.place}]"
+    if rule.rewritten:
+        yield f"  written as {_word(row.authored_effect)}; it denies when its condition is not met"
+    if rule.derived_role is not None and rule.derived_role.outcome != "active":
+        yield from _indented(_derived_role(rule.derived_role))
+    if rule.condition is not None:
+        yield from _indented(_condition(rule.condition))
+    if rule.output is not None:
+        yield f"  output: {_said(rule.output)}"
+
+
+def _condition(condition: Condition) -> Iterator[str]:
+    if condition.clause is None:
+        yield f"{condition.kind} of: {condition.outcome}"
+        for part in condition.parts:
+            yield from _indented(_condition(part))
+        return
+    yield f"{' '.join(condition.clause.text.split())}: {_result(condition)}"
+    for reference in condition.references:
+        found = f"error: {reference.error}" if reference.error else _value(reference.value)
+        yield f"  {reference.name} = {found}"
+
+
+def _result(condition: Condition) -> str:
+    if condition.error:
+        return f"{condition.outcome} (error: {condition.error})"
+    if condition.outcome == "false" and condition.value is not False:
+        return f"false (not a boolean: {_value(condition.value)})"
+    return condition.outcome
+
+
+def _said(output: Output) -> str:
+    return f"error: {output.error}" if output.error else _value(output.value)
+
+
+def _value(value: JsonValue) -> str:
+    written = json.dumps(value, ensure_ascii=False)
+    return written if len(written) <= LONGEST_VALUE else f"{written[:LONGEST_VALUE]}..."
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)
