@@ -27,6 +27,11 @@ from extauthz.keysets import (
     KeySets,
     RemoteOrigin,
 )
+from extauthz.pdp import Pdp, RequestLimits
+from extauthz.pdp.auxdata import AuxDataReader
+from extauthz.pdp.cors import ANY, DEFAULT_HEADERS, Cors
+from extauthz.pdp.rest import Limits as BodyLimits
+from extauthz.pdp.service import PdpService
 from extauthz.readiness import Component, Status
 from extauthz.routes import RouteTable
 from extauthz.sources import HttpSource
@@ -63,9 +68,11 @@ class App:
         watched: Watchable | None,
         key_sets: KeySets,
         http: httpx.AsyncClient,
+        pdp: PdpService | None = None,
     ) -> None:
         """*watched* is the store of the engine's policies, None when its changes are not to be followed."""
         self.authorizer = authorizer
+        self.pdp = pdp
         self._engine = engine
         self._watched = watched
         self._key_sets = key_sets
@@ -100,12 +107,14 @@ def build(settings: config.Config) -> App:
     """
     http = client(MAX_CONNECTIONS)
     store = open_store(settings.storage.driver, _storage(settings.storage))
-    engine = Engine.from_store(store, settings=_engine_settings(settings.engine))
+    engine = Engine.from_store(store, settings=_engine_settings(settings.engine, settings.attribute_schemas))
+    _log_warnings(engine.status)
     key_sets = {keys.id: _made_key_set(keys, http) for keys in settings.aux_data.jwt.key_sets}
     authorizer = _authorizer(settings, engine, key_sets, http)
     watch = settings.storage.disk.watch_for_changes
     watched = store if watch and isinstance(store, Watchable) else None
-    return App(authorizer, engine, watched, KeySets(key_sets.values()), http)
+    pdp = _pdp(settings, engine, key_sets) if settings.serves_pdp else None
+    return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp)
 
 
 # --- readiness --------------------------------------------------------------------------------------------
@@ -130,10 +139,17 @@ def _key_set(status: KeySetStatus) -> Component:
 def _log_reload(reload: Reload) -> None:
     if reload.ok:
         log.info("policies changed: %d are in force", reload.policies)
+        _log_warnings(reload)
     else:
         log.error(
             "the new policies are not in force, those of before are:\n%s", "\n".join(map(str, reload.faults))
         )
+
+
+def _log_warnings(reload: Reload) -> None:
+    """Tell what looks like a mistake in the policies in force; they are used all the same."""
+    for warning in reload.warnings:
+        log.warning("%s", warning)
 
 
 # --- engine -----------------------------------------------------------------------------------------------
@@ -143,13 +159,50 @@ def _storage(storage: config.Storage) -> dict[str, object]:
     return {"directory": storage.disk.directory, "watchForChanges": storage.disk.watch_for_changes}
 
 
-def _engine_settings(engine: config.EngineSettings) -> Settings:
+def _engine_settings(engine: config.EngineSettings, schemas: config.Schema) -> Settings:
     return Settings(
         evaluation=engine.mode,
         default_policy_version=engine.default_policy_version,
         default_scope=engine.default_scope,
         lenient_scope_search=engine.lenient_scope_search,
         globals=engine.globals,
+        schema_enforcement=schemas.enforcement,
+        runtime_action=engine.runtime_action,
+    )
+
+
+# --- the PDP API ------------------------------------------------------------------------------------------
+
+
+def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]) -> PdpService:
+    jwt, server = settings.aux_data.jwt, settings.server
+    reader = AuxDataReader(
+        key_sets,
+        leeway=jwt.acceptable_time_skew.total_seconds(),
+        verify=not jwt.disable_verification,
+    )
+    limits = RequestLimits(
+        server.request_limits.max_actions_per_resource, server.request_limits.max_resources_per_request
+    )
+    pdp = Pdp(engine, reader, decision_ids(), evaluation=settings.pdp_evaluation, limits=limits)
+    return PdpService(
+        pdp,
+        cors=_cors(server.cors),
+        body_limits=BodyLimits(
+            server.advanced.grpc.max_recv_msg_size_bytes, server.advanced.http.read_timeout.total_seconds()
+        ),
+        explorer=server.api_explorer_enabled,
+        log_payloads=server.log_request_payloads,
+    )
+
+
+def _cors(cors: config.Cors) -> Cors | None:
+    if cors.disabled:
+        return None
+    return Cors(
+        cors.allowed_origins or (ANY,),
+        cors.allowed_headers or DEFAULT_HEADERS,
+        round(cors.max_age.total_seconds()),
     )
 
 

@@ -156,6 +156,28 @@ class Advanced(Block):
     http: HttpAdvanced = HttpAdvanced()
 
 
+class Cors(Block):
+    """Which pages of other origins may use the PDP API from a browser."""
+
+    disabled: bool = False
+    allowed_origins: tuple[NonEmpty, ...] = ()
+    """An origin may hold one ``*``. None: all."""
+    allowed_headers: tuple[NonEmpty, ...] = ()
+    max_age: Duration = seconds(0)
+
+    def _complaints(self) -> Iterator[Complaint]:
+        for index, origin in enumerate(self.allowed_origins):
+            if origin.count("*") > 1:
+                yield ("allowedOrigins", index), f"`{origin}` has more than one `*`"
+
+
+class RequestLimits(Block):
+    """How much one request of the PDP API may ask."""
+
+    max_actions_per_resource: Annotated[int, Field(ge=1, le=500)] = 50
+    max_resources_per_request: Annotated[int, Field(ge=1, le=500)] = 50
+
+
 class AdminApi(Block):
     """Cerbos's admin API, which is not there yet."""
 
@@ -180,11 +202,11 @@ class Server(Block):
     """Ours: how long requests under way may take after SIGTERM."""
     admin_api: AdminApi = Field(default=AdminApi(), alias="adminAPI")
     uds_file_mode: Annotated[int, BeforeValidator(_socket_mode)] | None = None
-    cors: Any = None
+    cors: Cors = Cors()
+    request_limits: RequestLimits = RequestLimits()
+    api_explorer_enabled: bool = True
+    log_request_payloads: bool = False
     metrics_enabled: Any = None
-    api_explorer_enabled: Any = None
-    log_request_payloads: Any = None
-    request_limits: Any = None
     playground_enabled: Any = None
 
 
@@ -239,6 +261,8 @@ class EngineSettings(Block):
     strict_evaluation: bool | None = None
     evaluation: Evaluation | None = None
     """Ours: what a condition that fails at run time does. See :attr:`mode`."""
+    runtime_action: bool = False
+    """Ours: policies may read ``runtime.action``, which Cerbos does not know."""
     cel_error_log_level: Any = None
     policy_loader_timeout: Any = None
     num_workers: Any = None
@@ -264,15 +288,21 @@ class EngineSettings(Block):
             yield ("evaluation",), "contradicts `strictEvaluation`: keep one of the two"
 
 
+class PdpSettings(Block):
+    """Ours: whether Cerbos's clients can ask here."""
+
+    enabled: bool | None = None
+    """None: when the file has no ``extAuthz``, so that a file of Cerbos's works as it is."""
+    evaluation: Evaluation | None = None
+    """What a condition that fails at run time does; see :attr:`Config.pdp_evaluation`."""
+
+
 class Schema(Block):
     """Whether attributes are checked against schemas."""
 
     enforcement: Literal["none", "warn", "reject"] = "none"
     cache_size: Any = None
-
-    def _complaints(self) -> Iterator[Complaint]:
-        if self.enforcement != "none":
-            yield ("enforcement",), "attribute schemas are not checked yet: write `none`"
+    """Without effect: schemas are compiled when policies are loaded, and all of them are kept."""
 
 
 class Audit(Block):
@@ -350,13 +380,12 @@ class Jwt(Block):
     """Key sets, and what is common to all tokens."""
 
     disable_verification: bool = False
+    """Signatures of tokens in ``auxData`` of the PDP API are not looked at. Those of Envoy's requests are."""
     acceptable_time_skew: Duration = seconds(0)
     key_sets: tuple[KeySet, ...] = ()
     cache_size: Any = None
 
     def _complaints(self) -> Iterator[Complaint]:
-        if self.disable_verification:
-            yield ("disableVerification",), "tokens are always verified here: remove it"
         yield from _repeated("key set", ("keySets",), [keys.id for keys in self.key_sets])
 
 
@@ -1128,11 +1157,27 @@ class Config(Block):
     attribute_schemas: Schema = Field(default=Schema(), alias="schema")
     aux_data: AuxData = AuxData()
     audit: Audit = Audit()
+    pdp: PdpSettings = PdpSettings()
     ext_authz: ExtAuthz = ExtAuthz()
     compile: Any = None
     hub: Any = None
     telemetry: Any = None
     tracing: Any = None
+
+    @property
+    def serves_pdp(self) -> bool:
+        """Whether Cerbos's clients can ask here."""
+        if self.pdp.enabled is None:
+            return "ext_authz" not in self.model_fields_set
+        return self.pdp.enabled
+
+    @property
+    def pdp_evaluation(self) -> Evaluation:
+        """Cerbos's own way, ``lenient``, unless something else is chosen for the API or for the engine."""
+        if self.pdp.evaluation is not None:
+            return self.pdp.evaluation
+        chosen = self.engine.evaluation is not None or self.engine.strict_evaluation is not None
+        return self.engine.mode if chosen else "lenient"
 
     def key_set(self, identity: Identity) -> KeySet:
         """Give the key set that the tokens of *identity* are verified with."""
@@ -1145,18 +1190,15 @@ class Config(Block):
 
 
 NO_EFFECT: Mapping[Path, str] = {
-    ("server", "cors"): "there is no API for browsers yet",
     ("server", "metricsEnabled"): "there are no metrics yet",
-    ("server", "apiExplorerEnabled"): "there is no API explorer",
-    ("server", "logRequestPayloads"): "payloads are never logged",
-    ("server", "requestLimits"): "there is no API with batches yet",
     ("server", "playgroundEnabled"): "there is no playground",
     ("server", "adminAPI", "adminCredentials"): "there is no admin API yet",
-    ("server", "advanced", "http"): "the HTTP port only has health checks yet",
+    ("server", "advanced", "http", "readHeaderTimeout"): "`idleTimeout` ends such connections",
+    ("server", "advanced", "http", "writeTimeout"): "answers are small, and never wait for a slow reader",
     ("engine", "celErrorLogLevel"): "conditions that fail are part of the decision",
     ("engine", "policyLoaderTimeout"): "loading policies has no time limit",
     ("engine", "numWorkers"): "see `server.workers`",
-    ("schema", "cacheSize"): "schemas are not checked yet",
+    ("schema", "cacheSize"): "every schema is compiled when policies are loaded, and kept",
     ("auxData", "jwt", "cacheSize"): "Cerbos has retired it as well",
     ("audit", "backend"): "audit logs are not written yet",
     ("compile",): "Cerbos has retired it as well",
@@ -1271,12 +1313,36 @@ def _warnings(config: Config, value: Any, document: Document) -> Iterator[Fault]
     for path, reason in NO_EFFECT.items():
         if _at(value, *map(str, path)) is not None:
             yield document.fault(f"`{path[-1]}` has no effect here: {reason}", path, key=True)
-    if not config.ext_authz.routes:
+    if not config.ext_authz.routes and ("ext_authz" in config.model_fields_set or not config.serves_pdp):
         yield document.fault("there are no routes: every request will be denied", ("extAuthz", "routes"))
+    yield from _pdp_warnings(config, value, document)
     for index, keys in enumerate(config.aux_data.jwt.key_sets):
         if keys.remote is not None and not _is_confidential(keys.remote.url):
             path = ("auxData", "jwt", "keySets", index, "remote", "url")
             yield document.fault("keys are fetched without TLS: whoever is on the way can replace them", path)
+
+
+PDP_ONLY: tuple[Path, ...] = (
+    ("server", "cors"),
+    ("server", "requestLimits"),
+    ("server", "apiExplorerEnabled"),
+    ("server", "logRequestPayloads"),
+    ("server", "advanced", "http", "readTimeout"),
+    ("auxData", "jwt", "disableVerification"),
+)
+"""Keys that only the PDP API heeds."""
+
+
+def _pdp_warnings(config: Config, value: Any, document: Document) -> Iterator[Fault]:
+    if config.serves_pdp:
+        if config.aux_data.jwt.disable_verification:
+            told = "signatures of tokens in `auxData` are not verified: anyone can make one"
+            yield document.fault(told, ("auxData", "jwt", "disableVerification"))
+        return
+    for path in PDP_ONLY:
+        if _at(value, *map(str, path)) is not None:
+            reason = "the PDP API is not served (`pdp: {enabled: true}` serves it)"
+            yield document.fault(f"`{path[-1]}` has no effect here: {reason}", path, key=True)
 
 
 def _is_confidential(url: str) -> bool:

@@ -133,5 +133,11 @@ def _ports(settings: Server, opened: _Opened) -> Ports:
         connection_timeout=limits.connection_timeout.total_seconds(),
     )
     return Ports(
-        opened.grpc.address, opened.http, options, opened.certificates, _socket_mode(settings), drain_timeout
+        opened.grpc.address,
+        opened.http,
+        options,
+        opened.certificates,
+        _socket_mode(settings),
+        drain_timeout,
+        settings.advanced.http.idle_timeout.total_seconds(),
     )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from extauthz import strict_json
 from extauthz.keysets import MAX_CANDIDATES, VERIFIERS
+from extauthz.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from extauthz.keysets import Key, Keys, KeySet
 
 MAX_BYTES = 16 * 1024
+MAX_REMEMBERED = 10_000
+"""Tokens in ``auxData`` that were verified, for each key set."""
+MAX_REMEMBERED_CHARACTERS = 16 * 1024 * 1024
+"""Of all of them together: what they hold in memory is a few times that."""
 TOKEN = re.compile(r"([A-Za-z0-9_-]++)\.([A-Za-z0-9_-]++)\.([A-Za-z0-9_-]*+)")
 
 
@@ -106,6 +111,50 @@ class Verifier:
         expires = _check_times(claims, self._clock(), self.rules.leeway)
         _check_required(claims, self.rules.required_claims)
         return VerifiedToken(claims, expires, key, keys)
+
+
+class AnyIssuerVerifier:
+    """Verifies tokens of anyone, for anyone, as Cerbos's ``auxData`` does: signature and times alone.
+
+    Who calls the PDP API says whose token it passes on; policies see its claims and judge. Without a
+    *key_set* signatures are not looked at. *leeway* is in seconds, for ``exp``, ``nbf`` and ``iat``. What has
+    been verified is remembered for as long as the key set has the same keys; times are looked at every time.
+    """
+
+    def __init__(
+        self, key_set: KeySet | None, *, leeway: float = 0.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.key_set = key_set
+        self._leeway = leeway
+        self._clock = clock
+        self._memory: Recent[tuple[dict[str, JsonValue], Keys | None]] = Recent(
+            MAX_REMEMBERED, MAX_REMEMBERED_CHARACTERS
+        )
+
+    def verify(self, token: str) -> dict[str, JsonValue]:
+        """Return the claims of *token*, which are not to be changed.
+
+        Raises as :meth:`Verifier.verify` does.
+        """
+        keys = None if self.key_set is None else self.key_set.keys
+        known = self._memory.get(token)
+        if known is not None and known[1] is keys:
+            claims = known[0]
+        else:
+            claims = self._verified(token)
+            self._memory.put(token, (claims, keys), len(token))
+        _check_optional_times(claims, self._clock(), self._leeway)
+        return claims
+
+    def _verified(self, token: str) -> dict[str, JsonValue]:
+        head, body, signature = _split(token, MAX_BYTES)
+        header, claims = _object(head, "header"), _object(body, "payload")
+        _check_plain(header)
+        if self.key_set is not None:
+            algorithm = _algorithm(header, frozenset(VERIFIERS))
+            candidates = _able(self.key_set.candidates(_kid(header)), algorithm)
+            _signer(candidates, algorithm, token.rpartition(".")[0].encode(), _decode(signature, "signature"))
+        return claims
 
 
 # --- reading ----------------------------------------------------------------------------------------------
@@ -201,13 +250,17 @@ def _check_times(claims: dict[str, JsonValue], now: float, leeway: float) -> flo
     """Check ``exp``, ``nbf`` and ``iat`` (RFC 7519 §4.1.4 to §4.1.6); return the end of the token's life."""
     if "exp" not in claims:
         raise TokenRefused("authn.claims", "`exp` is missing")
-    expires = _seconds(claims, "exp") + leeway
-    if now >= expires:
+    _check_optional_times(claims, now, leeway)
+    return _seconds(claims, "exp") + leeway
+
+
+def _check_optional_times(claims: dict[str, JsonValue], now: float, leeway: float) -> None:
+    """Check those of ``exp``, ``nbf`` and ``iat`` that the token has."""
+    if "exp" in claims and now >= _seconds(claims, "exp") + leeway:
         raise TokenRefused("authn.expired", "`exp` is in the past")
     for name in ("nbf", "iat"):
         if name in claims and _seconds(claims, name) > now + leeway:
             raise TokenRefused("authn.not_yet_valid", f"`{name}` is in the future")
-    return expires
 
 
 def _seconds(claims: dict[str, JsonValue], name: str) -> float:

@@ -16,14 +16,16 @@ from extauthz.board import Board, State
 from extauthz.certificates import Certificates, server_context
 from extauthz.readiness import Component, Status
 from extauthz.transport.grpcio import GrpcServer, Options
-from extauthz.transport.http import HttpServer, application
+from extauthz.transport.http import HttpServer, application, not_found, unavailable
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from extauthz.transport.address import Address
-    from extauthz.transport.grpcio import Authorizer
+    from extauthz.transport.grpcio import Authorizer, Services
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +46,29 @@ def _settle_memory() -> None:
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
+class PdpApi(Protocol):
+    """The PDP API, for both ports."""
+
+    def rpc(self) -> Services:
+        """Return what the gRPC port serves."""
+        ...
+
+    def rest(self, health: Callable[[str], bool | None]) -> ASGIApp:
+        """Make the application of the HTTP port; *health* tells the state of gRPC services by name."""
+        ...
+
+
 class App(Protocol):
     """The parts of the service that decide; made and started in the process that serves them."""
 
     @property
     def authorizer(self) -> Authorizer:
         """What answers requests."""
+        ...
+
+    @property
+    def pdp(self) -> PdpApi | None:
+        """The PDP API, when it is to be served."""
         ...
 
     def readiness(self) -> Status:
@@ -76,6 +95,8 @@ class Ports:
     certificates: Certificates | None = None
     socket_mode: int | None = None
     drain_timeout: float = 30.0
+    idle_timeout: float = 120.0
+    """Seconds without a request after which an HTTP connection ends."""
 
 
 class Worker:
@@ -100,6 +121,7 @@ class Worker:
         self._leave_on = leave_on
         self._app: App | None = None
         self._grpc: GrpcServer | None = None
+        self._pdp_app: ASGIApp | None = None
         self._leaving = asyncio.Event()
         self._at_once = asyncio.Event()
 
@@ -112,6 +134,12 @@ class Worker:
         """Tell the state of this process, and whether the workers beside it are ready."""
         parts = self._app.readiness().components if self._app is not None else ()
         return Status((*parts, self._own_component(), *self._board.others(self._index)))
+
+    def _is_serving(self, service: str) -> bool | None:
+        """Tell whether the gRPC service of that name may be asked; None when there is none."""
+        if self._grpc is None or service not in self._grpc.service_names:
+            return None if self._grpc is not None else False
+        return self.status().ready
 
     def _own_component(self) -> Component:
         if self._leaving.is_set():
@@ -158,7 +186,12 @@ class Worker:
     def _http_server(self) -> HttpServer:
         certificates = self._ports.certificates
         tls = None if certificates is None else server_context(certificates)
-        return HttpServer(application(self.status), self._ports.http, tls=tls)
+        app = application(self.status, self._rest)
+        return HttpServer(app, self._ports.http, tls=tls, idle_timeout=self._ports.idle_timeout)
+
+    async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the PDP API over HTTP; before it is there, say so."""
+        await (self._pdp_app or unavailable)(scope, receive, send)
 
     async def _started(self) -> bool:
         """Start, unless a signal comes first."""
@@ -175,6 +208,9 @@ class Worker:
     async def _start(self) -> None:
         self._app = self._build()
         await self._app.start()
+        pdp = self._app.pdp
+        services = None if pdp is None else pdp.rpc()
+        self._pdp_app = not_found if pdp is None else pdp.rest(self._is_serving)
         _settle_memory()
         server = GrpcServer(
             self._app.authorizer,
@@ -183,6 +219,7 @@ class Worker:
             options=self._ports.options,
             certificates=self._ports.certificates,
             socket_mode=self._ports.socket_mode,
+            services=services,
         )
         await server.start()
         self._grpc = server

@@ -1,4 +1,4 @@
-"""gRPC ``Authorization/Check`` and ``grpc.health.v1`` on grpcio's asyncio server.
+"""gRPC ``Authorization/Check``, ``grpc.health.v1`` and further services on grpcio's asyncio server.
 
 Requests and answers pass as the bytes they are on the wire; grpcio never sees a message class.
 
@@ -13,21 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from extauthz.transport.address import Address, listen_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from google.protobuf.descriptor_pool import DescriptorPool
 
     from extauthz.certificates import Certificates, Material
     from extauthz.readiness import Readiness
 
+    _Context = grpc.aio.ServicerContext[bytes, bytes]
+    Pairs = tuple[tuple[str, str | bytes], ...]
+    Metadata = Callable[[], Mapping[str, str]]
     _HealthContext = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
 
 logger = logging.getLogger(__name__)
@@ -56,6 +62,44 @@ class Authorizer(Protocol):
     def check(self, request: bytes) -> bytes | Awaitable[bytes]:
         """Answer a serialized CheckRequest with a serialized CheckResponse."""
         ...
+
+
+class Refusal(Exception):  # noqa: N818  # it is an answer
+    """The answer to a call that has none: a status code, a sentence for the client, metadata at the end."""
+
+    def __init__(self, code: int, message: str, trailing: Pairs = ()) -> None:
+        self.code = code
+        self.message = message
+        self.trailing = trailing
+        super().__init__(message)
+
+
+class Procedure(Protocol):
+    """Answers one call of a service beside Check."""
+
+    def __call__(self, request: bytes, metadata: Metadata) -> Awaitable[bytes]:
+        """Answer a serialized request with a serialized response; raises :class:`Refusal`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the port serves beside Check: procedures by service and method."""
+
+    procedures: Mapping[str, Mapping[str, Procedure]] = field(default_factory=dict)
+    metadata: Pairs = ()
+    """Sent with every answer of theirs."""
+    pool: DescriptorPool | None = None
+    """The descriptors of the services, for reflection."""
+
+
+_STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _metadata(context: _Context) -> Mapping[str, str]:
+    """Return the metadata that came with a call; of repeated ones the last."""
+    pairs = context.invocation_metadata() or ()
+    return {name: value for name, value in pairs if isinstance(value, str)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +139,40 @@ def _milliseconds(seconds: float) -> int:
 
 
 class CheckService:
-    """The one method, and what has to be known to end it without losing a request."""
+    """The calls of the port, and what has to be known to end them without losing a request."""
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._check = authorizer.check
         self.received = 0
-        """Checks that arrived since the start."""
+        """Calls that arrived since the start."""
         self.unanswered = 0
-        """Checks under way now."""
+        """Calls under way now."""
         self._leaving = False
         self._held: asyncio.Event | None = None
 
-    async def check(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    def procedure(
+        self, procedure: Procedure, initial: Pairs
+    ) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+        """Make a method of *procedure*; with each of its answers go the metadata *initial*."""
+
+        async def answer(request: bytes, context: _Context) -> bytes:
+            self.received += 1
+            self.unanswered += 1
+            try:
+                answered = await procedure(request, lambda: _metadata(context))
+                if self._held is not None:
+                    await self._held.wait()
+                await context.send_initial_metadata((*initial, *LEAVING) if self._leaving else initial)
+            except Refusal as refusal:
+                await context.abort(_STATUS_CODES[refusal.code], refusal.message, refusal.trailing)
+                raise AssertionError from None  # abort has raised
+            finally:
+                self.unanswered -= 1
+            return answered
+
+        return answer
+
+    async def check(self, request: bytes, context: _Context) -> bytes:
         """Answer one Check. What is not an answer of the authorizer's becomes a gRPC error, never an OK."""
         self.received += 1
         self.unanswered += 1
@@ -127,7 +193,7 @@ class CheckService:
         await context.abort(grpc.StatusCode.INTERNAL, "the check failed")
         raise AssertionError  # abort has raised
 
-    async def _leave(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def _leave(self, context: _Context) -> None:
         if self._held is not None:
             await self._held.wait()
         await context.send_initial_metadata(LEAVING)
@@ -150,8 +216,10 @@ class CheckService:
 class HealthService(health.aio.HealthServicer):
     """``grpc.health.v1``: grpcio's own, except that watching ends when the server does."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: tuple[str, ...] = HEALTH_NAMES) -> None:
+        """*names* are the services whose state is told; the empty one is the server."""
         super().__init__()
+        self._names = names
         self._ended = asyncio.Event()
 
     async def Watch(  # noqa: N802  # the method's name in the protocol
@@ -173,9 +241,9 @@ class HealthService(health.aio.HealthServicer):
         self._ended.set()
 
     async def show(self, *, serving: bool) -> None:
-        """Set the state of the server and of the Check service."""
+        """Set the state of the server and of each service."""
         response = health_pb2.HealthCheckResponse
-        for name in HEALTH_NAMES:
+        for name in self._names:
             await self.set(name, response.SERVING if serving else response.NOT_SERVING)
 
 
@@ -191,16 +259,27 @@ class GrpcServer:
         options: Options | None = None,
         certificates: Certificates | None = None,
         socket_mode: int | None = None,
+        services: Services | None = None,
     ) -> None:
         self.checks = CheckService(authorizer)
-        self._health = HealthService()
+        served = services or Services()
+        self.service_names = (*HEALTH_NAMES, *served.procedures)
+        """Of the health service; the empty one is the server."""
+        self._health = HealthService(self.service_names)
         self._readiness = readiness
         self._address = address
         self._certificates = certificates
         self._socket_mode = socket_mode
         self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(options=(options or Options()).arguments())
-        self._server.add_generic_rpc_handlers((_check_handler(self.checks), _health_handler(self._health)))
+        self._server.add_generic_rpc_handlers(
+            (
+                _check_handler(self.checks),
+                _health_handler(self._health),
+                *_service_handlers(self.checks, served),
+                *_reflection_handlers(served),
+            )
+        )
 
     async def start(self) -> int:
         """Listen and serve; return the port (meaningless for a unix socket).
@@ -288,6 +367,28 @@ def _check_handler(service: CheckService) -> grpc.GenericRpcHandler:
     # Without serializers: bytes in, bytes out.
     check: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(service.check)
     return grpc.method_handlers_generic_handler(SERVICE, {"Check": check})
+
+
+def _service_handlers(checks: CheckService, services: Services) -> Iterator[grpc.GenericRpcHandler]:
+    for name, procedures in services.procedures.items():
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            method: grpc.unary_unary_rpc_method_handler(checks.procedure(procedure, services.metadata))
+            for method, procedure in procedures.items()
+        }
+        yield grpc.method_handlers_generic_handler(name, methods)
+
+
+def _reflection_handlers(services: Services) -> Iterator[grpc.GenericRpcHandler]:
+    """Let clients such as grpcurl ask what there is; only for services whose descriptors we have."""
+    if services.pool is None:
+        return
+    servicer = reflection.aio.ReflectionServicer(service_names=[*services.procedures], pool=services.pool)
+    info = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    yield grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": info})
 
 
 def _health_handler(service: HealthService) -> grpc.GenericRpcHandler:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
 
 if TYPE_CHECKING:
     import socket
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from extauthz.readiness import Readiness
 
@@ -25,11 +26,12 @@ GRACE: Final = 2.0
 """Seconds for HTTP requests under way at the end."""
 
 
-def application(readiness: Readiness) -> Starlette:
+def application(readiness: Readiness, rest: ASGIApp | None = None) -> Starlette:
     """Make the application.
 
     ``/healthz`` answers 200 as long as the event loop turns: restart the process when it does not answer.
     ``/readyz`` answers 200 when requests may come and 503 otherwise, with each part and its reason as JSON.
+    Everything else is *rest*'s.
     """
 
     async def healthz(_: Request) -> Response:
@@ -42,7 +44,18 @@ def application(readiness: Readiness) -> Starlette:
             body, status_code=200 if status.ready else 503, media_type="application/json", headers=_NOT_STORED
         )
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+    own: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    return Starlette(routes=own if rest is None else [*own, Mount("", app=rest)])
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer that there is nothing here."""
+    await JSONResponse({"code": 5, "message": "Not Found"}, 404)(scope, receive, send)
+
+
+async def unavailable(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer that there will be something here."""
+    await JSONResponse({"code": 14, "message": "the server is starting"}, 503)(scope, receive, send)
 
 
 _NOT_STORED: Final = {"cache-control": "no-store"}
@@ -59,7 +72,15 @@ class _Uvicorn(uvicorn.Server):
 class HttpServer:
     """The HTTP port of one process. The socket is the caller's and may be shared with other processes."""
 
-    def __init__(self, app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        *,
+        tls: ssl.SSLContext | None = None,
+        idle_timeout: float = 120.0,
+    ) -> None:
+        """*idle_timeout* is in seconds: how long a connection may be without a request."""
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -68,6 +89,7 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             ws="none",
+            timeout_keep_alive=max(1, round(idle_timeout)),
             timeout_graceful_shutdown=round(GRACE),
         )
         config.load()

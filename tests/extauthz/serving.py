@@ -70,6 +70,7 @@ class EchoApp:
             raise ValueError("policies are broken")
         self.behaviour = behaviour
         self.authorizer = Echo(behaviour)
+        self.pdp = None
 
     def readiness(self) -> Status:
         ready = time.monotonic() - self.behaviour.started >= self.behaviour.ready_after

@@ -1,0 +1,82 @@
+"""The PDP API as a whole: what the HTTP port and the gRPC port need to serve it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from extauthz.pdp import explorer as explorer_page
+from extauthz.pdp import openapi, protojson
+from extauthz.pdp.rest import Rest
+from extauthz.pdp.rpc import procedures
+from extauthz.pdp.services import FILES, answers
+from extauthz.pdp.version import version
+from extauthz.transport.grpcio import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from extauthz.pdp.calls import Pdp
+    from extauthz.pdp.cors import Cors
+    from extauthz.pdp.rest import Health, Limits, Page
+    from extauthz.pdp.services import Answer, Caller, Method
+
+logger = logging.getLogger(__name__)
+
+
+class PdpService:
+    """The calls of a :class:`~extauthz.pdp.calls.Pdp`, for both ports."""
+
+    def __init__(
+        self,
+        pdp: Pdp,
+        *,
+        cors: Cors | None = None,
+        body_limits: Limits | None = None,
+        explorer: bool = True,
+        log_payloads: bool = False,
+    ) -> None:
+        """*cors* None: browsers let only our own pages use the API; *explorer*: whether there is one."""
+        self._answers = answers(pdp)
+        if log_payloads:
+            self._answers = {method: _logged(method, each) for method, each in self._answers.items()}
+        self._cors, self._body_limits, self._explorer = cors, body_limits, explorer
+
+    def rpc(self) -> Services:
+        """Return what the gRPC port serves."""
+        return Services(procedures(self._answers), (("cerbos-version", version()),), FILES.pool)
+
+    def rest(self, health: Health) -> Rest:
+        """Make the application for the HTTP port; *health* tells the state of services."""
+        return Rest(
+            self._answers,
+            health=health,
+            version=version(),
+            cors=self._cors,
+            limits=self._body_limits,
+            pages=_pages() if self._explorer else None,
+        )
+
+
+def _pages() -> Mapping[str, Page]:
+    return {
+        "/": explorer_page.page(),
+        "/schema/swagger.json": (openapi.document(), {"content-type": "application/json"}),
+    }
+
+
+def _logged(method: Method, answer: Answer) -> Answer:
+    """Let *answer* log what comes and goes (``server.logRequestPayloads``); the log hides tokens."""
+    name = f"/{method.service}/{method.name}"
+
+    async def logged(request: Any, caller: Callable[[], Caller]) -> Any:
+        logger.info("request", extra={"method": name, "content": _text(request)})
+        response = await answer(request, caller)
+        logger.info("response", extra={"method": name, "content": _text(response)})
+        return response
+
+    return logged
+
+
+def _text(message: Any) -> str:
+    return protojson.encode(message).decode()

@@ -1,0 +1,165 @@
+"""The services of the PDP API: every call, what goes in and comes out, and where it is over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from extauthz.pdp import authzen_messages, messages
+from extauthz.pdp.authzen import EVALUATION_PATH, EVALUATIONS_PATH, METADATA_PATH, AuthZen, origin
+from extauthz.pdp.descriptors import Files
+from extauthz.pdp.status import Status
+from extauthz.pdp.violations import Violations
+from extauthz.pdp.wire import Codec
+
+if TYPE_CHECKING:
+    from extauthz.pdp.calls import Pdp
+
+CERBOS: Final = "cerbos.svc.v1.CerbosService"
+AUTHZEN: Final = "authzen.authorization.v1.AuthorizationService"
+
+
+class Caller(NamedTuple):
+    """What a call may know of how it came: headers or metadata in lower case, and whether over TLS."""
+
+    headers: Mapping[str, str]
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A call of the API: its names in gRPC and over HTTP, and the messages."""
+
+    service: str
+    name: str
+    verb: str
+    path: str
+    request: type[Any]
+    response: type[Any]
+
+
+CHECK_RESOURCES: Final = Method(
+    CERBOS,
+    "CheckResources",
+    "POST",
+    "/api/check/resources",
+    messages.CheckResourcesRequest,
+    messages.CheckResourcesResponse,
+)
+CHECK_RESOURCE_SET: Final = Method(
+    CERBOS,
+    "CheckResourceSet",
+    "POST",
+    "/api/check",
+    messages.CheckResourceSetRequest,
+    messages.CheckResourceSetResponse,
+)
+CHECK_RESOURCE_BATCH: Final = Method(
+    CERBOS,
+    "CheckResourceBatch",
+    "POST",
+    "/api/check_resource_batch",
+    messages.CheckResourceBatchRequest,
+    messages.CheckResourceBatchResponse,
+)
+PLAN_RESOURCES: Final = Method(
+    CERBOS,
+    "PlanResources",
+    "POST",
+    "/api/plan/resources",
+    messages.PlanResourcesRequest,
+    messages.PlanResourcesResponse,
+)
+SERVER_INFO: Final = Method(
+    CERBOS,
+    "ServerInfo",
+    "GET",
+    "/api/server_info",
+    messages.ServerInfoRequest,
+    messages.ServerInfoResponse,
+)
+ACCESS_EVALUATION: Final = Method(
+    AUTHZEN,
+    "AccessEvaluation",
+    "POST",
+    EVALUATION_PATH,
+    authzen_messages.AccessEvaluationRequest,
+    authzen_messages.AccessEvaluationResponse,
+)
+ACCESS_EVALUATION_BATCH: Final = Method(
+    AUTHZEN,
+    "AccessEvaluationBatch",
+    "POST",
+    EVALUATIONS_PATH,
+    authzen_messages.AccessEvaluationBatchRequest,
+    authzen_messages.AccessEvaluationBatchResponse,
+)
+METADATA: Final = Method(
+    AUTHZEN,
+    "Metadata",
+    "GET",
+    METADATA_PATH,
+    authzen_messages.MetadataRequest,
+    authzen_messages.MetadataResponse,
+)
+METHODS: Final = (
+    CHECK_RESOURCES,
+    PLAN_RESOURCES,
+    SERVER_INFO,
+    CHECK_RESOURCE_SET,
+    CHECK_RESOURCE_BATCH,
+    METADATA,
+    ACCESS_EVALUATION,
+    ACCESS_EVALUATION_BATCH,
+)
+SERVICES: Final = (CERBOS, AUTHZEN)
+
+
+# --- answers ----------------------------------------------------------------------------------------------
+
+Answer = Callable[[Any, Callable[[], Caller]], Awaitable[Any]]
+"""From a request, and what tells who sent it, to the response; raises
+:class:`~extauthz.pdp.errors.PdpError`."""
+
+
+def answers(pdp: Pdp) -> Mapping[Method, Answer]:
+    """Tell for each method what answers it."""
+    authzen = AuthZen(pdp)
+
+    async def metadata(request: Any, caller: Callable[[], Caller]) -> Any:
+        headers, tls = caller()
+        return await authzen.metadata(request, origin(headers, tls=tls))
+
+    return {
+        CHECK_RESOURCES: _for_anyone(pdp.check_resources),
+        CHECK_RESOURCE_SET: _for_anyone(pdp.check_resource_set),
+        CHECK_RESOURCE_BATCH: _for_anyone(pdp.check_resource_batch),
+        PLAN_RESOURCES: _for_anyone(pdp.plan_resources),
+        SERVER_INFO: _for_anyone(pdp.server_info),
+        ACCESS_EVALUATION: _for_anyone(authzen.access_evaluation),
+        ACCESS_EVALUATION_BATCH: _for_anyone(authzen.access_evaluation_batch),
+        METADATA: metadata,
+    }
+
+
+def _for_anyone(call: Callable[[Any], Awaitable[Any]]) -> Answer:
+    return lambda request, _: call(request)
+
+
+# --- descriptors ------------------------------------------------------------------------------------------
+
+
+def _files() -> Files:
+    files = Files()
+    for service in SERVICES:
+        files.add_service(
+            service, [(each.name, each.request, each.response) for each in METHODS if each.service == service]
+        )
+    files.add(Violations, Status)
+    files.close()
+    return files
+
+
+FILES: Final = _files()
+CODEC: Final = Codec(FILES)
