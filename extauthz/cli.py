@@ -1,8 +1,8 @@
 """The command line. Each command imports what it needs when it runs, so that ``--help`` answers at once.
 
 Exit codes: 0 well; 1 not well (``serve`` could not start or cut requests off, ``check-config`` found faults,
-``ask`` was denied); 2 the command line is wrong (``ask``: or there was an error instead of a decision);
-3 ``compile`` found faults, as ``cerbos compile``.
+``ask`` was denied); 2 the command line is wrong (``ask``: or there was an error instead of a decision).
+``compile`` has those of ``cerbos compile``.
 """
 
 # ruff: noqa: PLC0415  # a command imports what it needs: CEL and Envoy's schemas take a second
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from extauthz.compiling.command import compile_policies
 from extauthz.logs import FORMATS, LEVELS
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from extauthz.worker import App
 
 FAULTS: Final = 1
-POLICY_FAULTS: Final = 3
 NO_ANSWER: Final = 2
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -131,27 +131,27 @@ def check_config(file: Path) -> None:
     click.echo(f"{file} is good: {_counted(len(loaded.config.ext_authz.routes), 'route')}")
 
 
-@main.command("compile")
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def compile_policies(directory: Path) -> None:
-    """Compile the policies in DIRECTORY and list what is wrong with them.
+main.add_command(compile_policies)
 
-    Exits with 0 when all compile, with 3 when not, with 1 when they cannot be read.
+
+# --- repl -------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("policies", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--history",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where inputs are kept.  [default: in the XDG state folder]",
+)
+def repl(policies: tuple[Path, ...], history: Path | None) -> None:
+    """Evaluate expressions, and try out and explain the rules of POLICIES.
+
+    Reads from a terminal or from a pipe; an input from a pipe that cannot be used makes the exit code 1.
     """
-    from engine.engine import Engine
-    from engine.load import PolicyError
-    from engine.storage import StoreError
+    from extauthz.repl import run
 
-    try:
-        with Engine.from_directory(directory) as engine:
-            click.echo(_counted(engine.status.policies, "policy", "policies"))
-    except PolicyError as error:
-        _complain(error.faults)
-        click.echo(f"{directory}: {_counted(len(error.faults), 'fault')}", err=True)
-        sys.exit(POLICY_FAULTS)
-    except StoreError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(FAULTS)
+    sys.exit(run(policies, history))
 
 
 # --- ask --------------------------------------------------------------------------------------------------
