@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+ORACLE := .peers/cerbos/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench clean
+.PHONY: help demo test check lint types bench oracle differential clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,5 +36,14 @@ check: lint types test ## lint, types, all tests
 bench: $(READY) ## measure: phases, engine, server (table; JSON with ARGS="--json FILE")
 	$(BIN)/python -m tests.bench $(ARGS)
 
+$(ORACLE): tests/differential/peers.py
+	$(PYTHON) -m tests.differential.peers
+	@touch $@
+
+oracle: $(ORACLE) ## the real Cerbos from npm, for the tests that compare with it
+
+differential: $(READY) $(ORACLE) ## generated policies and requests to us and to Cerbos (ARGS="--checks 100000 --seed 7")
+	$(BIN)/python -m tests.differential $(ARGS)
+
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

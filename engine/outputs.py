@@ -1,8 +1,8 @@
 """CEL values as JSON: what an output expression says, as Cerbos puts it into an answer.
 
 Integers beyond what a double holds exactly become decimal text, timestamps and durations their text form,
-bytes base64, records (``R``, ``P``, ``request``) objects without their empty fields. What JSON has no place
-for is an error of the output entry.
+bytes base64, records (``R``, ``P``, ``request``) objects without their empty fields, an optional what it
+holds. What JSON has no place for is an error of the output entry, worded as in cel-go.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import base64
 import math
 from typing import TYPE_CHECKING, Any
 
-from engine.cel import Duration, EvaluationError, RecordValue, Timestamp, UInt
+from engine.cel import Duration, EvaluationError, Optional, RecordValue, Timestamp, TypeValue, UInt
+from engine.cel.library.hierarchy import Hierarchy
+from engine.cel.library.spiffe import Matcher, SpiffeID, TrustDomain
+from engine.cel.values import MixedMap
 from engine.document import snake_case
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ def to_json(value: object, depth: int = 0) -> JsonValue:
         return value
     convert = _CONVERSIONS.get(kind)
     if convert is None:
-        raise EvaluationError(f"a value of type `{_type_name(value)}` has no JSON form")
+        raise EvaluationError(_refusal(value))
     if depth >= DEEPEST:
         raise EvaluationError(f"the output is nested deeper than {DEEPEST} levels")
     return convert(value, depth)
@@ -62,23 +65,19 @@ def _text(value: object, _depth: int) -> str:
     return str(value)
 
 
-def _duration(value: Duration, _depth: int) -> str:
-    """``5400s``, as protobuf's JSON mapping writes a duration."""
-    sign = "-" if value.nanoseconds < 0 else ""
-    seconds, nanoseconds = divmod(abs(value.nanoseconds), 1_000_000_000)
-    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
-    return f"{sign}{seconds}{fraction}s"
+def _optional(value: Optional, depth: int) -> JsonValue:
+    return to_json(value.value, depth + 1)
 
 
 def _list(value: list[Any], depth: int) -> list[JsonValue]:
     return [to_json(item, depth + 1) for item in value]
 
 
-def _mapping(value: dict[Any, Any], depth: int) -> dict[str, JsonValue]:
+def _mapping(value: Mapping[Any, Any], depth: int) -> dict[str, JsonValue]:
     converted = {}
     for key, item in value.items():
         if type(key) is not str:
-            raise EvaluationError("a map with keys that are no strings has no JSON form")
+            raise EvaluationError(_KEY_REFUSALS.get(type(key), "the key of a map is not a string"))
         converted[key] = item if type(item) in _AS_THEY_ARE else to_json(item, depth + 1)
     return converted
 
@@ -93,9 +92,29 @@ def _is_alias(name: str, record: RecordValue) -> bool:
     return "_" in name and any(other != name and snake_case(other) == name for other in record)
 
 
-def _type_name(value: object) -> str:
-    return type(value).__name__.lower()
+def _refusal(value: object) -> str:
+    kind = type(value)
+    if kind is TypeValue:
+        return "type conversion not supported for 'type'"
+    name = _NATIVE_NAMES.get(kind)
+    if name is not None:
+        return f"unsupported native conversion from {name} to '*structpb.Value'"
+    return "unsupported type conversion to '*structpb.Value'"
 
+
+_NATIVE_NAMES: Mapping[type, str] = {
+    Hierarchy: "hierarchy",
+    Matcher: "SPIFFEMatcher",
+    SpiffeID: "SPIFFEID",
+    TrustDomain: "SPIFFETrustDomain",
+}
+"""What Cerbos calls the types of its own library."""
+
+_KEY_REFUSALS: Mapping[type, str] = {
+    bool: "type conversion error from bool to 'string'",
+    int: "unsupported type conversion from 'int' to string",
+    UInt: "unsupported type conversion from 'uint' to string",
+}
 
 _AS_THEY_ARE = frozenset((str, bool, type(None)))
 
@@ -105,7 +124,9 @@ _CONVERSIONS: Mapping[type, Callable[[Any, int], JsonValue]] = {
     UInt: _integer,
     bytes: _bytes,
     Timestamp: _text,
-    Duration: _duration,
+    Duration: _text,
+    MixedMap: _mapping,
+    Optional: _optional,
     list: _list,
     dict: _mapping,
     RecordValue: _record,

@@ -91,7 +91,9 @@ def _burst(run: Callable[[], object], repeats: int) -> float:
 
 
 def _repeats(run: Callable[[], object]) -> int:
-    """How many calls fill a burst; finding out also warms caches up."""
+    """How many calls fill a burst, once caches are warm: the first calls do what is never done again."""
+    for _ in range(8):
+        run()
     repeats = 1
     while (taken := _burst(run, repeats) * repeats / 1e6) < BURST / 4:
         repeats *= 4

@@ -53,7 +53,7 @@ def question(given: dict[str, Any]) -> CheckInput:
             resource.get("scope", ""),
         ),
         tuple(given["actions"]),
-        AuxData(json_value(aux_data.get("jwt", {}))),
+        AuxData(json_value(aux_data.get("jwt", {})), json_value(aux_data.get("jwts", {}))),
     )
 
 
@@ -91,13 +91,25 @@ def wanted(output: dict[str, Any]) -> dict[str, Any]:
 
 def compare(case: dict[str, Any], *, lenient_scope_search: bool) -> None:
     asked = engine(lenient_scope_search=lenient_scope_search)
-    found = [answer(decision) for decision in asked.check_many(map(question, case["inputs"]))]
-    assert found == [wanted(output) for output in case["wantOutputs"]]
+    decisions = asked.check_many(map(question, case["inputs"]))
+    assert [answer(decision) for decision in decisions] == [wanted(output) for output in case["wantOutputs"]]
+    for log in case.get("wantDecisionLogs", []):
+        # The log has the inputs once more, with what came of them.
+        logged = asked.check_many(map(question, log["checkResources"]["inputs"]))
+        assert list(map(answer, logged)) == list(map(wanted, log["checkResources"]["outputs"]))
+        assert trail(asked, logged) == log.get("auditTrail", {}).get("effectivePolicies", {})
+
+
+def trail(asked: Engine, decisions: list[Decision]) -> dict[str, Any]:
+    """Return the policies that were looked at, with what the log says about where each is from."""
+    keys = {key for decision in decisions for key in decision.effective_policies}
+    policies = asked.table.policies
+    return {key: {"attributes": {"driver": "disk", "source": policies[key].policy.file}} for key in keys}
 
 
 @pytest.mark.parametrize("case", all_cases(STRICT_SCOPES))
 def test_decisions(case: dict[str, Any]) -> None:
-    """Effects, deciding policies and scopes, derived roles, outputs and evaluation errors are Cerbos's."""
+    """Effects, deciding policies, derived roles, outputs, errors and the audit trail are Cerbos's."""
     compare(case, lenient_scope_search=False)
 
 

@@ -2,8 +2,8 @@
 
 A file shows one rule of the policy language. ``actions`` of a check maps each action to ``allow`` or
 ``deny``, or to one of these for each evaluation mode; what else a check lists (``policies``, ``scopes``,
-``rules`` by action; ``outputs``, ``derivedRoles``, ``errors``) is compared as it stands, and what it does not
-list is not looked at.
+``rules`` by action; ``outputs``, ``derivedRoles``, ``effectivePolicies``, ``errors``) is compared as it
+stands, and what it does not list is not looked at.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Row:
                 resource.get("scope", ""),
             ),
             tuple(self.check["actions"]),
-            AuxData(json_value(aux_data.get("jwt", {}))),
+            AuxData(json_value(aux_data.get("jwt", {})), json_value(aux_data.get("jwts", {}))),
         )
 
     @property
@@ -76,6 +76,7 @@ class Row:
             evaluation=self.mode,  # type: ignore[arg-type]  # one of MODES
             globals=json_value(self.table.get("globals", {})),
             lenient_scope_search=self.table.get("lenientScopeSearch", False),
+            runtime_action=self.table.get("runtimeAction", False),
         )
         return compile_policies(self.policies(), settings)
 

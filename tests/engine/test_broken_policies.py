@@ -17,7 +17,7 @@ from engine.engine import Loader
 
 FOLDER = Path(__file__).resolve().parents[1] / "broken/policies"
 FILES = {path.name: path for path in sorted(FOLDER.iterdir())}
-JSON_FAULTS = {"json_policy.json": ["2:62: the key `version` is given twice, first in line 2"]}
+JSON_FAULTS = {"json_policy.json": ['2:62: mapping key "version" already defined at [2:40]']}
 
 
 def expected(path: Path) -> list[str]:

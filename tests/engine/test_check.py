@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine import CheckInput, Effect, Principal, Resource
 from engine.check import check
-from engine.rules import REMEMBERED
+from engine.targets import REMEMBERED
 from tests.engine.tables import MODES, Row, by_action, has_modes, outputs, rows
 
 ROWS = dict(rows())
@@ -25,6 +27,8 @@ def test_decision_table(name: str) -> None:
         assert outputs(decision) == row.check["outputs"]
     if "derivedRoles" in row.check:
         assert list(decision.effective_derived_roles) == row.check["derivedRoles"]
+    if "effectivePolicies" in row.check:
+        assert list(decision.effective_policies) == row.check["effectivePolicies"]
     if "errors" in row.check:
         found = [f"{error.expression}: {error.message}" for error in decision.evaluation_errors]
         assert found == row.check["errors"]
@@ -91,3 +95,38 @@ def test_errors_name_their_place() -> None:
     assert int(column) > 1
     assert error.excerpt.splitlines()[1].strip("^ ") == ""
     assert "^" in error.excerpt
+
+
+def test_a_check_may_say_how_it_is_evaluated() -> None:
+    """The mode of a check comes before that of the settings, and nothing of it is left for the next."""
+    row = ROWS["errors_in_conditions-1-safe"]
+    expected = {mode: check(Row(row.table, row.check, mode).rule_table(), row.question) for mode in MODES}
+    for settings in MODES:
+        table = Row(row.table, row.check, settings).rule_table()
+        for mode in (*MODES, *reversed(MODES)):
+            assert check(table, row.question, evaluation=mode) == expected[mode]  # type: ignore[arg-type]  # one of MODES
+        assert check(table, row.question) == expected[settings]
+
+
+def test_a_table_with_other_settings() -> None:
+    """The same policies answer by other settings, and the table they come from is as it was."""
+    row = ROWS["scopes-1-lenient"]
+    table = row.rule_table()
+    asked = CheckInput(Principal("x", ("user",)), Resource("doc", "1", scope="nowhere"), ("view",))
+    before = check(table, asked)
+    lenient = table.with_settings(replace(table.settings, lenient_scope_search=True, globals={"a": 1}))
+    assert check(lenient, asked) == check(row_with(row, lenientScopeSearch=True).rule_table(), asked)
+    assert check(lenient, asked) != before
+    assert check(table, asked) == before
+    assert (lenient.globals, table.globals) == ({"a": 1}, {})
+
+
+def row_with(row: Row, **options: object) -> Row:
+    return Row({**row.table, **options}, row.check, row.mode)
+
+
+def test_what_is_compiled_in_cannot_be_set_later() -> None:
+    """A table cannot be told afterwards that expressions may read the action."""
+    table = ROWS["scopes-1-lenient"].rule_table()
+    with pytest.raises(ValueError, match="runtime_action"):
+        table.with_settings(replace(table.settings, runtime_action=True))

@@ -19,6 +19,7 @@ from extauthz.config import (
     ENVOY_STATUS,
     LATER_DRIVERS,
     NO_EFFECT,
+    PDP_ONLY,
     Config,
     ConfigError,
     Loaded,
@@ -337,13 +338,72 @@ def test_modes_of_evaluation(engine: str, mode: str) -> None:
     assert read(f"engine: {engine}").config.engine.mode == mode
 
 
-def test_an_empty_file_denies_everything() -> None:
+@pytest.mark.parametrize(("block", "known"), [("{}", False), ("{runtimeAction: true}", True)])
+def test_policies_may_read_the_action_where_the_file_says_so(block: str, known: bool) -> None:
+    """`runtime.action` is not Cerbos's, and off unless asked for."""
+    assert read(f"engine: {block}").config.engine.runtime_action is known
+
+
+def test_a_file_without_routes_denies_everything() -> None:
     """A file without routes is possible, allows nothing, and says so."""
-    loaded = read("")
+    loaded = read("extAuthz: {}")
     assert loaded.config.ext_authz.routes == ()
     assert [str(warning) for warning in loaded.warnings] == [
-        "test.yaml:1:1: there are no routes: every request will be denied"
+        "test.yaml:1:11: there are no routes: every request will be denied"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "served"),
+    [
+        ("", True),
+        ("server: {httpListenAddr: ':3592'}", True),
+        ("extAuthz: {}", False),
+        ("pdp: {enabled: false}", False),
+        ("pdp: {enabled: true}\nextAuthz: {}", True),
+    ],
+)
+def test_who_is_served(text: str, served: bool) -> None:
+    """A file of Cerbos's serves Cerbos's clients; one of ours does when it says so."""
+    loaded = read(text)
+    assert loaded.config.serves_pdp is served
+    without_routes = "there are no routes: every request will be denied"
+    told = [warning.message for warning in loaded.warnings]
+    assert told == ([without_routes] if "extAuthz" in text or not served else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("", "lenient"),
+        ("engine: {strictEvaluation: true}", "strict"),
+        ("engine: {strictEvaluation: false}", "lenient"),
+        ("engine: {evaluation: safe}", "safe"),
+        ("engine: {evaluation: safe}\npdp: {evaluation: strict}", "strict"),
+        ("pdp: {evaluation: safe}", "safe"),
+    ],
+)
+def test_modes_of_evaluation_of_the_pdp(text: str, mode: str) -> None:
+    """The API has Cerbos's default, follows the engine's choice, and may have its own."""
+    assert read(text).config.pdp_evaluation == mode
+
+
+@pytest.mark.parametrize("path", PDP_ONLY, ids=".".join)
+def test_what_only_the_pdp_heeds_is_told(path: tuple[str | int, ...]) -> None:
+    """A key of the API does nothing without the API, and that is said."""
+    value: Any = {"cors": {}, "requestLimits": {}, "readTimeout": "1s"}.get(str(path[-1]), True)
+    with_routes = _nested(path, value) | {"extAuthz": {"routes": [{"GET /": "allow"}]}}
+    assert any(
+        f"`{path[-1]}` has no effect here" in str(each) for each in read(yaml.safe_dump(with_routes)).warnings
+    )
+    served = with_routes | {"pdp": {"enabled": True}}
+    assert not any("no effect" in str(each) for each in read(yaml.safe_dump(served)).warnings)
+
+
+def test_signatures_that_are_not_looked_at_are_told() -> None:
+    """Who switches verification off is told what that means."""
+    (warning,) = read("auxData: {jwt: {disableVerification: true}}").warnings
+    assert "anyone can make one" in warning.message
 
 
 # --- warnings ---------------------------------------------------------------------------------------------
@@ -356,7 +416,7 @@ def _nested(path: tuple[str | int, ...], value: Any) -> Any:
 @pytest.mark.parametrize("path", NO_EFFECT, ids=".".join)
 def test_what_has_no_effect_is_told(path: tuple[str | int, ...]) -> None:
     """A key of Cerbos's that changes nothing here is accepted with a warning, never silently."""
-    value = _nested(path, {} if path[0] == "server" else "x")
+    value = _nested(path, "1s" if "advanced" in path else {} if path[0] == "server" else "x")
     if path[0] == "storage":
         value["storage"]["driver"] = "disk"
     messages = [warning.message for warning in read(yaml.safe_dump(value)).warnings]
@@ -536,7 +596,6 @@ def test_the_reference_has_every_key() -> None:
     named = {path[-1] for path in NO_EFFECT} | later
     missing = set(_keys(Config, set())) - words - named
     assert missing <= {
-        *("readTimeout", "readHeaderTimeout", "writeTimeout", "idleTimeout"),  # all of `advanced.http`
         *("accessLogsEnabled", "decisionLogsEnabled", "includeMetadataKeys"),  # other keys of `audit`
         *("excludeMetadataKeys", "decisionLogFilters"),
     }

@@ -209,6 +209,22 @@ def test_health_answers_while_the_service_starts(start: Start) -> None:
     server.wait_until_ready()
 
 
+def test_the_api_over_http_waits_for_the_service(start: Start) -> None:
+    """Whoever asks for a decision before the service has started is told to come again."""
+    server = start(start_takes=60)
+    waited(server.readiness)
+    api = httpx.post(f"{server.http}/api/check/resources")
+    assert (api.status_code, api.json()) == (503, {"code": 14, "message": "the server is starting"})
+
+
+def test_without_the_pdp_api_there_is_nothing_more(start: Start) -> None:
+    """A service without the PDP API has health checks on its HTTP port and nothing else."""
+    server = start()
+    server.wait_until_ready()
+    api = httpx.post(f"{server.http}/api/check/resources")
+    assert (api.status_code, api.json()) == (404, {"code": 5, "message": "Not Found"})
+
+
 def test_a_signal_during_the_start_ends_it(start: Start) -> None:
     """SIGTERM while the service is still starting ends the process with 0 at once."""
     server = start(start_takes=60)

@@ -1,0 +1,1 @@
+"""Coverage for people and machines: a table on the terminal, JSON, a page in HTML."""
