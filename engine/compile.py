@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from engine import names
 from engine import policy as p
 from engine.advice import Adviser, Subject, attached
-from engine.attribute_use import uses
+from engine.advice.uses import uses
 from engine.conditions import condition_of, inverted, match_of
 from engine.definitions import Scope
 from engine.document import Fault, did_you_mean

@@ -191,7 +191,8 @@ def _value(value: object) -> Any:
     try:
         return to_json(value)
     except EvaluationError as error:
-        raise SlotError(MAPPING, str(error)) from None
+        message = f"the value has no JSON form, in which all keys are strings: {error}"
+        raise SlotError(MAPPING, message) from None
 
 
 def _parameter(value: object) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.cel import codegen, library, runtime, wellknown
+from engine.cel.block import BlockChecker
 from engine.cel.checks import Survey, survey
 from engine.cel.codegen import Generated, Vocabulary
 from engine.cel.frontend import Checker, CompileError, Issue
@@ -82,6 +83,9 @@ class Environment:
 
     *inspect* is shown the checked syntax tree of each text once; what it says is kept as
     :attr:`Expression.findings`.
+
+    *blocks* adds ``cel.block``, the notation of cel-spec for what an optimiser makes of an expression
+    (:mod:`engine.cel.block`). Cerbos does not know it, so no policy is compiled with it.
     """
 
     def __init__(
@@ -92,9 +96,10 @@ class Environment:
         namespaces: Collection[str] = (),
         container: str = "",
         inspect: Callable[[Node], Any] | None = None,
+        blocks: bool = False,
     ) -> None:
         self._inspect = inspect
-        self._checker = Checker(
+        self._checker = (BlockChecker if blocks else Checker)(
             variables,
             records=records,
             declarations=library.DECLARATIONS,

@@ -82,11 +82,16 @@ class Checker:
             raise CompileError([Issue(1, 1, f"expression is longer than {MAX_LENGTH} characters")])
         if not _is_encodable(text):
             raise CompileError([Issue(1, 1, "expression is not valid Unicode text")])
+        source = self.source(text)
         try:
-            serialized = self.compiled(text)
+            serialized = self.compiled(source.text)
         except RuntimeError as error:
-            raise CompileError(_issues(str(error), text)) from None
-        return self.read(any_pb2.Any.FromString(serialized).value, Source(text))
+            raise CompileError(_issues(str(error), source.text)) from None
+        return self.read(any_pb2.Any.FromString(serialized).value, source)
+
+    def source(self, text: str) -> Source:
+        """Return what is compiled of *text*, which knows the places in it."""
+        return Source(text)
 
     def compiled(self, text: str) -> bytes:
         """Return what Google's compiler makes of *text*: a serialized ``google.protobuf.Any``."""

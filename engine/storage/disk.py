@@ -2,8 +2,8 @@
 
 Which files count is Cerbos's rule (``internal/storage/index``): ``.yaml``, ``.yml`` and ``.json`` files,
 without those that are hidden, called ``*_test.*``, or in a directory that is hidden or called ``testdata``.
-``_schemas`` under the root holds JSON Schemas, whatever their names; anywhere else it is a fault. Links to files are followed,
-links to directories are not (which suits Kubernetes' ConfigMaps).
+``_schemas`` under the root holds JSON Schemas, whatever their names; anywhere else it is a fault. Links to
+files are followed, links to directories are not (which suits Kubernetes' ConfigMaps).
 
 People and tools do not replace a directory in one step. A state is handed out only when nothing changed while
 it was read and the last change is a moment ago; a file that has just become empty is given time to be filled.

@@ -48,6 +48,7 @@ WELL_KNOWN = {
     "DURATION": "google.protobuf.Duration",
     "TIMESTAMP": "google.protobuf.Timestamp",
 }
+BLOCK_FORM = re.compile(r"cel\.(?:block|index|iterVar|accuVar)\(")
 LITERAL_MISTAKE = re.compile(r"invalid \S+ argument$")
 
 
@@ -174,8 +175,12 @@ def declarations(case: Mapping[str, Any]) -> Iterator[Declaration]:
 
 
 @cache
-def environment(variables: tuple[tuple[str, str], ...], container: str, typed: bool) -> Environment:
-    return (Environment if typed else UntypedEnvironment)(dict(variables), container=container)
+def environment(
+    variables: tuple[tuple[str, str], ...], container: str, typed: bool, blocks: bool
+) -> Environment:
+    if typed:
+        return Environment(dict(variables), container=container, blocks=blocks)
+    return UntypedEnvironment(dict(variables), container=container)
 
 
 def variables(case: Mapping[str, Any]) -> dict[str, str]:
@@ -186,9 +191,9 @@ def variables(case: Mapping[str, Any]) -> dict[str, str]:
 
 def compiled(case: Mapping[str, Any]) -> Expression:
     typed = not case.get("disable_check", False)
-    return environment(tuple(sorted(variables(case).items())), case.get("container", ""), typed).compile(
-        case["expr"]
-    )
+    blocks = BLOCK_FORM.search(case["expr"]) is not None
+    known = tuple(sorted(variables(case).items()))
+    return environment(known, case.get("container", ""), typed, blocks).compile(case["expr"])
 
 
 def checked(case: Mapping[str, Any]) -> Node:

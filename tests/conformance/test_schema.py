@@ -11,7 +11,7 @@ from engine.model import json_value
 from engine.policy import IgnoreWhen, Schema
 from engine.policy import Schemas as Asked
 from engine.schema import Schemas
-from engine.schema_sources import MissingSchemaError
+from engine.schema.sources import MissingSchemaError
 from tests.conformance.suite import corpus, parameters
 
 if TYPE_CHECKING:

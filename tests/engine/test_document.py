@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 
 from engine import document
 from engine.document import DocumentError, Place, did_you_mean, json_path, parse, parse_all
+
+NUMBER_OF_YAML_1_2 = re.compile(r"[-+]?[0-9_]+[eE][-+]?[0-9]+|0o[0-7]+")
+"""Text that PyYAML, which writes YAML 1.1, leaves without quotes though it is a number for us."""
 
 JSON = st.recursive(
     st.none()
@@ -26,7 +30,7 @@ JSON = st.recursive(
             max_codepoint=0xFFFF,
             exclude_characters="\u2028\u2029\ufeff",
         )
-    ),
+    ).filter(lambda text: not NUMBER_OF_YAML_1_2.fullmatch(text)),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(st.text("abc<~", max_size=3).filter(lambda key: key != "<<"), inner, max_size=4)

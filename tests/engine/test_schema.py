@@ -25,7 +25,7 @@ from engine import (
 from engine import policy as p
 from engine.engine import Loader
 from engine.schema import Schema, Schemas
-from engine.schema_sources import MAX_BYTES, MissingSchemaError, SchemaError, fetch
+from engine.schema.sources import MAX_BYTES, MissingSchemaError, SchemaError, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
