@@ -268,7 +268,7 @@ class Explanation:
     def to_json(self) -> dict[str, JsonValue]:
         """Return everything as a JSON object with lowerCamel names."""
         decision = self.decision
-        self._find_places()
+        self.find_places()
         return _filled(
             requestId=self.question.request_id,
             resourceId=self.question.resource.id,
@@ -285,11 +285,11 @@ class Explanation:
         """Return everything as indented text for a terminal."""
         from engine.explanation_text import text  # noqa: PLC0415 - who wants data does not need the text
 
-        self._find_places()
+        self.find_places()
         return text(self)
 
-    def _find_places(self) -> None:
-        """Look all places up at once: each document is read again only once for it."""
+    def find_places(self) -> None:
+        """Look all places up at once, before any is asked for: each document is read again only once."""
         found = [part for scope in self._scopes for part in scope.placed]
         for part in found:
             part.document.place(part.path)

@@ -1,12 +1,17 @@
-"""An explanation as indented text, for people at a terminal. Colours are the terminal's business."""
+"""An explanation as indented text, for people at a terminal.
+
+Each line has a tone, what it says for the decision; in which colour that is shown is the terminal's business.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from engine.model import Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from engine.explanation import (
         ActionExplanation,
@@ -17,16 +22,32 @@ if TYPE_CHECKING:
         ScopeExplanation,
         Walk,
     )
-    from engine.model import ActionDecision, Effect, JsonValue, Output
+    from engine.model import ActionDecision, JsonValue, Output
 
 LONGEST_VALUE = 200
 """Characters of a value that are shown."""
 
+Tone = Literal["plain", "allowed", "denied", "failed", "aside"]
+"""``aside``: it changes nothing; ``failed``: an error."""
+
+
+class Line(NamedTuple):
+    """A line of the text, without characters that a terminal would obey."""
+
+    text: str
+    tone: Tone = "plain"
+
 
 def text(explanation: Explanation) -> str:
     """Return the whole explanation."""
-    lines = (line for action in explanation.actions for line in _action(action))
-    return "\n".join(map(_printable, (*explanation.notes, *lines)))
+    return "\n".join(line.text for line in lines(explanation))
+
+
+def lines(explanation: Explanation) -> Iterator[Line]:
+    """Yield the whole explanation line by line."""
+    yield from (Line(_printable(note)) for note in explanation.notes)
+    for action in explanation.actions:
+        yield from (line._replace(text=_printable(line.text)) for line in _action(action))
 
 
 def _printable(line: str) -> str:
@@ -38,9 +59,13 @@ def _printable(line: str) -> str:
     )
 
 
-def _action(action: ActionExplanation) -> Iterator[str]:
-    yield f"{action.action}: {_decided(action.decision)}"
-    yield f"  {action.reason}"
+_TONES: Mapping[Effect | None, Tone] = {Effect.ALLOW: "allowed", Effect.DENY: "denied", None: "plain"}
+
+
+def _action(action: ActionExplanation) -> Iterator[Line]:
+    decision = action.decision
+    yield Line(f"{action.action}: {_decided(decision)}", _TONES[decision.effect])
+    yield Line(f"  {action.reason}")
     for walk in action.walks:
         yield from _indented(_walk(walk))
 
@@ -55,58 +80,66 @@ def _word(effect: Effect | None) -> str:
     return "-" if effect is None else effect.name
 
 
-def _walk(walk: Walk) -> Iterator[str]:
+def _walk(walk: Walk) -> Iterator[Line]:
     parents = f" (with its parents: {', '.join(walk.roles[1:])})" if len(walk.roles) > 1 else ""
     about = f"resource, role `{walk.role}`{parents}" if walk.role else "principal"
-    yield f"policies of the {about}"
+    yield Line(f"policies of the {about}")
     for scope in walk.scopes:
         yield from _indented(_scope(scope))
 
 
-def _scope(scope: ScopeExplanation) -> Iterator[str]:
+def _scope(scope: ScopeExplanation) -> Iterator[Line]:
     policies = ", ".join(scope.policies) or "no policy"
-    yield f"scope `{scope.scope}`: {policies}" if scope.scope else f"root scope: {policies}"
+    yield Line(f"scope `{scope.scope}`: {policies}" if scope.scope else f"root scope: {policies}")
     for role in scope.derived_roles:
         yield from _indented(_derived_role(role))
     for rule in scope.rules:
         yield from _indented(_rule(rule))
     for other in scope.others:
         via = f" (derived role `{other.row.derived_role.name}`)" if other.row.derived_role else ""
-        yield f"  rule `{other.row.name}`{via}: {other.reason}  [{other.row.place}]"
-    yield f"  {scope.end}"
+        yield Line(f"  rule `{other.row.name}`{via}: {other.reason}  [{other.row.place}]", "aside")
+    yield Line(f"  {scope.end}")
 
 
-def _derived_role(role: DerivedRoleExplanation) -> Iterator[str]:
-    yield f"derived role `{role.derived_role.name}`: {role.outcome}  [{role.derived_role.place}]"
+def _derived_role(role: DerivedRoleExplanation) -> Iterator[Line]:
+    said = f"derived role `{role.derived_role.name}`: {role.outcome}  [{role.derived_role.place}]"
+    yield Line(said, "failed" if role.outcome == "failed" else "plain")
     if role.condition is not None:
         yield from _indented(_condition(role.condition))
 
 
-def _rule(rule: RuleExplanation) -> Iterator[str]:
+def _rule(rule: RuleExplanation) -> Iterator[Line]:
     row = rule.row
     name = f"rule `{row.name}`" if row.name else "an action that the role policy does not list"
     via = f" through derived role `{row.derived_role.name}`" if row.derived_role else ""
-    yield f"{name} ({_word(row.effect)}{via}): {rule.outcome}  [{row.place}]"
+    yield Line(f"{name} ({_word(row.effect)}{via}): {rule.outcome}  [{row.place}]", _rule_tone(rule))
     if rule.rewritten:
-        yield f"  written as {_word(row.authored_effect)}; it denies when its condition is not met"
+        yield Line(f"  written as {_word(row.authored_effect)}; it denies when its condition is not met")
     if rule.derived_role is not None and rule.derived_role.outcome != "active":
         yield from _indented(_derived_role(rule.derived_role))
     if rule.condition is not None:
         yield from _indented(_condition(rule.condition))
     if rule.output is not None:
-        yield f"  output: {_said(rule.output)}"
+        yield Line(f"  output: {_said(rule.output)}")
 
 
-def _condition(condition: Condition) -> Iterator[str]:
+def _rule_tone(rule: RuleExplanation) -> Tone:
+    if rule.outcome == "activated":
+        return _TONES[rule.row.effect]
+    return "failed" if "error" in rule.outcome else "aside"
+
+
+def _condition(condition: Condition) -> Iterator[Line]:
     if condition.clause is None:
-        yield f"{condition.kind} of: {condition.outcome}"
+        yield Line(f"{condition.kind} of: {condition.outcome}")
         for part in condition.parts:
             yield from _indented(_condition(part))
         return
-    yield f"{' '.join(condition.clause.text.split())}: {_result(condition)}"
+    said = f"{' '.join(condition.clause.text.split())}: {_result(condition)}"
+    yield Line(said, "failed" if condition.error else "plain")
     for reference in condition.references:
         found = f"error: {reference.error}" if reference.error else _value(reference.value)
-        yield f"  {reference.name} = {found}"
+        yield Line(f"  {reference.name} = {found}", "aside")
 
 
 def _result(condition: Condition) -> str:
@@ -126,5 +159,5 @@ def _value(value: JsonValue) -> str:
     return written if len(written) <= LONGEST_VALUE else f"{written[:LONGEST_VALUE]}..."
 
 
-def _indented(lines: Iterable[str]) -> Iterator[str]:
-    return (f"  {line}" for line in lines)
+def _indented(inner: Iterable[Line]) -> Iterator[Line]:
+    return (line._replace(text=f"  {line.text}") for line in inner)

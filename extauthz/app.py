@@ -106,8 +106,8 @@ def build(settings: config.Config) -> App:
 
     """
     http = client(MAX_CONNECTIONS)
-    store = open_store(settings.storage.driver, _storage(settings.storage))
-    engine = Engine.from_store(store, settings=_engine_settings(settings.engine, settings.attribute_schemas))
+    store = open_store(settings.storage.driver, storage_options(settings.storage))
+    engine = Engine.from_store(store, settings=engine_settings(settings.engine, settings.attribute_schemas))
     _log_warnings(engine.status)
     key_sets = {keys.id: _made_key_set(keys, http) for keys in settings.aux_data.jwt.key_sets}
     authorizer = _authorizer(settings, engine, key_sets, http)
@@ -155,11 +155,13 @@ def _log_warnings(reload: Reload) -> None:
 # --- engine -----------------------------------------------------------------------------------------------
 
 
-def _storage(storage: config.Storage) -> dict[str, object]:
+def storage_options(storage: config.Storage) -> dict[str, object]:
+    """Return what the store is opened with."""
     return {"directory": storage.disk.directory, "watchForChanges": storage.disk.watch_for_changes}
 
 
-def _engine_settings(engine: config.EngineSettings, schemas: config.Schema) -> Settings:
+def engine_settings(engine: config.EngineSettings, schemas: config.Schema) -> Settings:
+    """Return how the engine is to answer."""
     return Settings(
         evaluation=engine.mode,
         default_policy_version=engine.default_policy_version,
@@ -192,6 +194,7 @@ def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]
             server.advanced.grpc.max_recv_msg_size_bytes, server.advanced.http.read_timeout.total_seconds()
         ),
         explorer=server.api_explorer_enabled,
+        explain=settings.pdp.explain,
         log_payloads=server.log_request_payloads,
     )
 

@@ -2,7 +2,7 @@
 
 Exit codes: 0 well; 1 not well (``serve`` could not start or cut requests off, ``check-config`` found faults,
 ``ask`` was denied); 2 the command line is wrong (``ask``: or there was an error instead of a decision).
-``compile`` has those of ``cerbos compile``.
+``compile`` has those of ``cerbos compile``; ``explain`` has its own, which its help lists.
 """
 
 # ruff: noqa: PLC0415  # a command imports what it needs: CEL and Envoy's schemas take a second
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from extauthz.compiling.command import compile_policies
+from extauthz.explaining import explain_decisions
 from extauthz.logs import FORMATS, LEVELS
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-# --- check-config, compile --------------------------------------------------------------------------------
+# --- check-config, compile, explain -----------------------------------------------------------------------
 
 
 @main.command("check-config")
@@ -132,6 +133,7 @@ def check_config(file: Path) -> None:
 
 
 main.add_command(compile_policies)
+main.add_command(explain_decisions)
 
 
 # --- repl -------------------------------------------------------------------------------------------------

@@ -295,6 +295,8 @@ class PdpSettings(Block):
     """None: when the file has no ``extAuthz``, so that a file of Cerbos's works as it is."""
     evaluation: Evaluation | None = None
     """What a condition that fails at run time does; see :attr:`Config.pdp_evaluation`."""
+    explain: bool = False
+    """Whether decisions are explained to whoever asks: policies and attributes are shown."""
 
 
 class Schema(Block):
@@ -1329,6 +1331,7 @@ PDP_ONLY: tuple[Path, ...] = (
     ("server", "logRequestPayloads"),
     ("server", "advanced", "http", "readTimeout"),
     ("auxData", "jwt", "disableVerification"),
+    ("pdp", "explain"),
 )
 """Keys that only the PDP API heeds."""
 

@@ -92,10 +92,8 @@ class _Walk:
                 read(literal.value)
             except EvaluationError:
                 self._mistake(literal.span, f"invalid {node.function} argument")
-        if node.function == "flatten" and not _nests(node.arguments[0].type):
-            depth = ", ".join(str(argument.type) for argument in node.arguments[1:])
-            types = f"{node.arguments[0].type}.({depth})"
-            message = f"found no matching overload for 'flatten' applied to '{types}'"
+        if node.function == "flatten" and len(node.arguments) == 1 and not _nests(node.arguments[0].type):
+            message = f"found no matching overload for 'flatten' applied to '{node.arguments[0].type}.()'"
             self._mistake(node.sign or node.span, message)
         misused = tuple(argument for argument in node.arguments if self._is_namespace(argument, bound))
         if misused:
@@ -123,7 +121,7 @@ class _Walk:
 
 
 def _nests(kind: Type) -> bool:
-    """Tell whether cel-go's ``flatten``, which asks for a list of lists, may take a value of the type."""
+    """Tell whether ``flatten`` of cel-go, which without a depth asks for lists in a list, takes the type."""
     return kind.name != "list" or not kind.parameters or kind.parameters[0].name in {"list", "dyn"}
 
 

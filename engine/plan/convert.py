@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,8 @@ class Converter:
         """Convert a literal."""
         if isinstance(node.value, TypeValue):
             return Variable(node.value.name)
+        if isinstance(node.value, float) and not math.isfinite(node.value):
+            raise PlanError("JSON has no infinite numbers, and none that is not a number")
         return Value(node.value)
 
     def ident(self, node: Ident) -> Operand:
@@ -157,9 +160,7 @@ class Converter:
         lambda_ = _lambda(_selected(loop) if _is_selecting(loop) else loop)
         hidden = RESERVED.intersection(lambda_.variables)
         if hidden:
-            raise PlanError(
-                f"the name `{min(hidden)}` of a loop cannot be told from the variable of that name"
-            )
+            raise PlanError(f"the variable `{min(hidden)}` of a loop hides the one of that name")
         over = lambda_.over
         if isinstance(over, MapLiteral) and lambda_.operator not in OVER_MAPS:
             over = _keys(over)

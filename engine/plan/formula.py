@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.cel.nodes import Const
 from engine.plan.filter import (
     AND,
     NOT,
@@ -70,8 +71,10 @@ def _long(operand: Operand) -> Operand:
 
 
 def truth(formula: Formula | None) -> bool | None:
-    """Return the value of a formula that is a constant; joined formulas are none."""
-    return as_bool(formula.operand) if isinstance(formula, Part) else None
+    """Return the value of a formula that is a constant: no joined one is, and no ``has`` taken for true."""
+    if not isinstance(formula, Part) or not isinstance(formula.node, Const):
+        return None
+    return as_bool(formula.operand)
 
 
 def join(operator: str, parts: Sequence[Formula]) -> Joined:
@@ -83,8 +86,7 @@ def join(operator: str, parts: Sequence[Formula]) -> Joined:
 
 def joined(operator: str, *parts: Formula) -> Formula:
     """Join formulas by ``and`` or ``or``, each only once."""
-    different = {found.digest: found for found in reversed(parts)}
-    kept = [found for found in parts if different[found.digest] is found]
+    kept = list({found.digest: found for found in parts}.values())
     if len(kept) == 1:
         return kept[0]
     flat = [inner for found in kept for inner in _opened(operator, found)]

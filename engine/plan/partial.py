@@ -178,8 +178,8 @@ class Evaluation:
             arguments.append(value)
         if _misses(arguments):
             return self._undecided(node, arguments)
-        if node.function in cel_library.NEEDS_NOW or node.function == "now":
-            arguments.insert(0, self._known.now)
+        if node.function in cel_library.NEEDS_NOW:
+            arguments.insert(0, self._known)  # it knows the time
         return self._guarded(node, function(node), *arguments)
 
     def _undecided(self, node: Call, arguments: Sequence[object]) -> object:
@@ -476,7 +476,6 @@ OPERATORS: Final[Mapping[str, str]] = {
     "_>_": "greater",
     "_[_]": "index",
     "dyn": "identity",
-    "now": "identity",
     "size": "size",
 }
 """Names of the runtime's functions."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine import model
 from engine.cel import Timestamp
+from engine.explain import explain
 from engine.load import PolicyError
 from engine.plan import PlanInput
 from extauthz.pdp import messages
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     from engine import plan as planner
     from engine.engine import Engine
+    from engine.explanation import Explanation
+    from engine.rules import RuleTable
     from extauthz.pdp.auxdata import AuxDataReader
 
 logger = logging.getLogger(__name__)
@@ -109,16 +112,7 @@ class Pdp:
 
     async def check_resources(self, request: messages.CheckResourcesRequest) -> CheckResourcesResponse:
         """Decide each action on each resource."""
-        check(request)
-        self.limits.check_resources(len(request.resources))
-        for entry in request.resources:
-            self.limits.check_actions(len(entry.actions))
-        decisions = await self._decisions(
-            request.request_id,
-            request.principal,
-            [(_resource(entry.resource), entry.actions) for entry in request.resources],
-            request.aux_data,
-        )
+        decisions = await self._decided(await self.questions(request))
         results = tuple(
             result(_there(entry.resource), decision, include_meta=request.include_meta)
             for entry, decision in zip(request.resources, decisions, strict=True)
@@ -188,6 +182,28 @@ class Pdp:
 
     # -- the engine ----------------------------------------------------------------------------------------
 
+    async def questions(self, request: messages.CheckResourcesRequest) -> list[model.CheckInput]:
+        """Return what a request asks of the engine, resource by resource, if it keeps rules and limits."""
+        check(request)
+        self.limits.check_resources(len(request.resources))
+        for entry in request.resources:
+            self.limits.check_actions(len(entry.actions))
+        resources = [(_resource(entry.resource), entry.actions) for entry in request.resources]
+        return await self._questions(request.request_id, request.principal, resources, request.aux_data)
+
+    async def _questions(
+        self,
+        request_id: str,
+        principal: messages.Principal | None,
+        resources: Sequence[tuple[model.Resource, tuple[str, ...]]],
+        aux_data: messages.AuxData | None,
+    ) -> list[model.CheckInput]:
+        facts = await self.facts(aux_data)
+        who = _principal(_there(principal))
+        return [
+            model.CheckInput(who, resource, actions, facts, request_id) for resource, actions in resources
+        ]
+
     async def _decisions(
         self,
         request_id: str,
@@ -195,11 +211,9 @@ class Pdp:
         resources: Sequence[tuple[model.Resource, tuple[str, ...]]],
         aux_data: messages.AuxData | None,
     ) -> list[model.Decision]:
-        facts = await self.facts(aux_data)
-        who = _principal(_there(principal))
-        questions = [
-            model.CheckInput(who, resource, actions, facts, request_id) for resource, actions in resources
-        ]
+        return await self._decided(await self._questions(request_id, principal, resources, aux_data))
+
+    async def _decided(self, questions: Sequence[model.CheckInput]) -> list[model.Decision]:
         if sum(len(question.actions) for question in questions) <= MANY:
             return self.decide(questions)
         return await asyncio.to_thread(self.decide, questions)
@@ -213,6 +227,17 @@ class Pdp:
         with _failures(*CHECK_FAILED):
             now = Timestamp(time.time_ns())
             return self._engine.check_many(questions, now=now, evaluation=self._evaluation)
+
+    @property
+    def table(self) -> RuleTable:
+        """The policies in force."""
+        return self._engine.table
+
+    def explain(self, table: RuleTable, questions: Sequence[model.CheckInput]) -> list[Explanation]:
+        """Explain what :meth:`decide` decides by *table*; all questions see the same moment."""
+        with _failures(*CHECK_FAILED):
+            now = Timestamp(time.time_ns())
+            return [explain(table, each, now=now, evaluation=self._evaluation) for each in questions]
 
 
 @contextlib.contextmanager

@@ -167,6 +167,16 @@ HERE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "commit": "The commit that it was built from.",
             "build_date": "When it was built.",
         },
+        "extauthz.v1.ExplainResourcesResponse": {
+            "results": "An answer for each resource, in the order of the request.",
+        },
+        "extauthz.v1.ExplainResourcesResponse.ResultEntry": {
+            "resource": "Which resource this is about.",
+            "actions": "What was decided, by action.",
+            "meta": "Which policy decided; only when asked for.",
+            "outputs": "What the rules had to say.",
+            "explanation": "The way to each decision: scopes, rules, conditions and what they read.",
+        },
         "authzen.authorization.v1.Subject": {
             "type": "What the subject is; its only role when no `cerbos.roles` are given.",
             "id": "The id of who asks.",

@@ -13,11 +13,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from extauthz.pdp.field_words import words
-from extauthz.pdp.operations import OPERATIONS, TAGS
+from extauthz.pdp.operations import EXPLAIN_OPERATION, OPERATIONS, TAGS
 from extauthz.pdp.schema import Field, Kind, Shape, message_type
+from extauthz.pdp.services import OURS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from extauthz.pdp.operations import Operation
 
@@ -60,12 +61,13 @@ FOREIGN: Final[Mapping[str, Schema]] = {
 
 
 @cache
-def document() -> bytes:
-    """Return the document, as JSON."""
-    return json.dumps(_document(), ensure_ascii=False, indent=1).encode()
+def document(*, explain: bool = False) -> bytes:
+    """Return the document, as JSON; with *explain* it has the call that explains decisions."""
+    operations = (*OPERATIONS, EXPLAIN_OPERATION) if explain else OPERATIONS
+    return json.dumps(_document(operations), ensure_ascii=False, indent=1).encode()
 
 
-def _document() -> Schema:
+def _document(operations: Sequence[Operation]) -> Schema:
     return {
         "swagger": "2.0",
         "info": {
@@ -74,19 +76,23 @@ def _document() -> Schema:
             "version": importlib.metadata.version("extauthz"),
             "license": {"name": "Apache-2.0"},
         },
-        "tags": [{"name": service, "description": heading} for service, heading in TAGS.items()],
+        "tags": [
+            {"name": service, "description": heading}
+            for service, heading in TAGS.items()
+            if service != OURS or EXPLAIN_OPERATION in operations
+        ],
         "consumes": ["application/json"],
         "produces": ["application/json"],
-        "paths": _paths(),
-        "definitions": _definitions(),
+        "paths": _paths(operations),
+        "definitions": _definitions(operations),
     }
 
 
 # --- calls ------------------------------------------------------------------------------------------------
 
 
-def _paths() -> Schema:
-    return {each.method.path: {each.method.verb.lower(): _operation(each)} for each in OPERATIONS} | {
+def _paths(operations: Sequence[Operation]) -> Schema:
+    return {each.method.path: {each.method.verb.lower(): _operation(each)} for each in operations} | {
         HEALTH_PATH: {"get": _health()}
     }
 
@@ -121,7 +127,7 @@ def _health() -> Schema:
 def _named(service: str, name: str) -> Schema:
     return {
         "operationId": f"{service.rpartition('.')[2]}_{name}",
-        "x-grpc-method": f"/{service}/{name}",
+        **({"x-grpc-method": f"/{service}/{name}"} if service != OURS else {}),
         "tags": [service],
     }
 
@@ -146,9 +152,9 @@ def _body(operation: Operation) -> Schema:
 # --- messages ---------------------------------------------------------------------------------------------
 
 
-def _definitions() -> Schema:
+def _definitions(operations: Sequence[Operation]) -> Schema:
     found: Schema = dict(FOREIGN)
-    waiting = [cls for each in OPERATIONS for cls in _messages(each)]
+    waiting = [cls for each in operations for cls in _messages(each)]
     while waiting:
         cls = waiting.pop()
         declared = message_type(cls)

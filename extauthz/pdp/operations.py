@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 TAGS: Final[Mapping[str, str]] = MappingProxyType(
-    {services.CERBOS: "Decisions", services.AUTHZEN: "AuthZEN", "grpc.health.v1.Health": "Health"}
+    {
+        services.CERBOS: "Decisions",
+        services.OURS: "Explanations",
+        services.AUTHZEN: "AuthZEN",
+        "grpc.health.v1.Health": "Health",
+    }
 )
 """The headings of the document, in order, by the gRPC service whose calls stand under them."""
 
@@ -173,4 +178,13 @@ OPERATIONS: Final = (
     ),
     Operation(services.METADATA, "AuthZEN metadata", "Tells the absolute addresses of the AuthZEN calls."),
 )
-"""Every call, in the order in which they are shown."""
+"""Every call that is always there, in the order in which they are shown."""
+
+EXPLAIN_OPERATION: Final = Operation(
+    services.EXPLAIN_RESOURCES,
+    "Explain resources",
+    "Decides as Check resources does, and tells the whole way to each decision: the scopes and rules that "
+    "were looked at, what became of each condition, and the values that it read.",
+    {name: body for name, body in CHECK_EXAMPLES.items() if "audit" not in name},
+)
+"""There only when the configuration says `pdp: {explain: true}`."""

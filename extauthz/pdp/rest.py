@@ -43,6 +43,7 @@ NOT_STORED: Final = (b"cache-control", b"no-store")
 DISABLED: Final = {
     "/admin/": "Admin service is disabled by the configuration",
     "/api/playground/": "Playground service is disabled by the configuration",
+    "/api/explain/": "Explain service is disabled by the configuration",
 }
 
 
@@ -156,12 +157,13 @@ class Rest:
 
     def _call(self, method: Method, answer: Answer) -> Callable[[_Request], Awaitable[Response]]:
         headers = [JSON, *self._version, *([NOT_STORED] if method.verb == "GET" else [])]
+        write = _written_in_thread if method.long else _written
 
         async def call(request: _Request) -> Response:
             body = b"" if method.verb == "GET" else await _body(request, self._limits)
             message = await _decoded(method.request, body)
             answered = await answer(message, lambda: Caller(request.headers, request.tls))
-            return Response(200, protojson.encode(answered, pretty=request.pretty), [*headers])
+            return Response(200, await write(answered, pretty=request.pretty), [*headers])
 
         return call
 
@@ -237,6 +239,14 @@ async def _decoded(cls: type[Any], body: bytes) -> Any:
 
 
 # --- responses --------------------------------------------------------------------------------------------
+
+
+async def _written(message: Any, *, pretty: bool) -> bytes:
+    return protojson.encode(message, pretty=pretty)
+
+
+async def _written_in_thread(message: Any, *, pretty: bool) -> bytes:
+    return await asyncio.to_thread(protojson.encode, message, pretty=pretty)
 
 
 def _refusal(error: PdpError, *, pretty: bool) -> Response:

@@ -9,7 +9,7 @@ from extauthz.pdp import explorer as explorer_page
 from extauthz.pdp import openapi, protojson
 from extauthz.pdp.rest import Rest
 from extauthz.pdp.rpc import procedures
-from extauthz.pdp.services import FILES, answers
+from extauthz.pdp.services import FILES, OURS, answers
 from extauthz.pdp.version import version
 from extauthz.transport.grpcio import Services
 
@@ -34,17 +34,24 @@ class PdpService:
         cors: Cors | None = None,
         body_limits: Limits | None = None,
         explorer: bool = True,
+        explain: bool = False,
         log_payloads: bool = False,
     ) -> None:
-        """*cors* None: browsers let only our own pages use the API; *explorer*: whether there is one."""
-        self._answers = answers(pdp)
+        """Serve *pdp*.
+
+        *cors* None: browsers let only our own pages use the API; *explorer*: whether there is one; *explain*:
+        whether decisions are explained, which shows policies and attributes to whoever asks.
+        """
+        self._answers = answers(pdp, explain=explain)
         if log_payloads:
             self._answers = {method: _logged(method, each) for method, each in self._answers.items()}
-        self._cors, self._body_limits, self._explorer = cors, body_limits, explorer
+        self._cors, self._body_limits = cors, body_limits
+        self._pages = _pages(explain=explain) if explorer else None
 
     def rpc(self) -> Services:
         """Return what the gRPC port serves."""
-        return Services(procedures(self._answers), (("cerbos-version", version()),), FILES.pool)
+        called = {method: answer for method, answer in self._answers.items() if method.service != OURS}
+        return Services(procedures(called), (("cerbos-version", version()),), FILES.pool)
 
     def rest(self, health: Health) -> Rest:
         """Make the application for the HTTP port; *health* tells the state of services."""
@@ -54,14 +61,14 @@ class PdpService:
             version=version(),
             cors=self._cors,
             limits=self._body_limits,
-            pages=_pages() if self._explorer else None,
+            pages=self._pages,
         )
 
 
-def _pages() -> Mapping[str, Page]:
+def _pages(*, explain: bool) -> Mapping[str, Page]:
     return {
         "/": explorer_page.page(),
-        "/schema/swagger.json": (openapi.document(), {"content-type": "application/json"}),
+        "/schema/swagger.json": (openapi.document(explain=explain), {"content-type": "application/json"}),
     }
 
 

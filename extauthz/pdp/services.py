@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from extauthz.pdp import authzen_messages, messages
+from extauthz.pdp import authzen_messages, explain_messages, messages
 from extauthz.pdp.authzen import EVALUATION_PATH, EVALUATIONS_PATH, METADATA_PATH, AuthZen, origin
 from extauthz.pdp.descriptors import Files
+from extauthz.pdp.explaining import Explaining
 from extauthz.pdp.status import Status
 from extauthz.pdp.violations import Violations
 from extauthz.pdp.wire import Codec
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 CERBOS: Final = "cerbos.svc.v1.CerbosService"
 AUTHZEN: Final = "authzen.authorization.v1.AuthorizationService"
+OURS: Final = "extauthz.v1.ExplainService"
+"""Only over HTTP: its answers nest deeper than readers of gRPC messages go."""
 
 
 class Caller(NamedTuple):
@@ -37,6 +40,8 @@ class Method:
     path: str
     request: type[Any]
     response: type[Any]
+    long: bool = False
+    """The response may be so long that it is written in a thread."""
 
 
 CHECK_RESOURCES: Final = Method(
@@ -103,6 +108,15 @@ METADATA: Final = Method(
     authzen_messages.MetadataRequest,
     authzen_messages.MetadataResponse,
 )
+EXPLAIN_RESOURCES: Final = Method(
+    OURS,
+    "ExplainResources",
+    "POST",
+    "/api/explain/resources",
+    messages.CheckResourcesRequest,
+    explain_messages.ExplainResourcesResponse,
+    long=True,
+)
 METHODS: Final = (
     CHECK_RESOURCES,
     PLAN_RESOURCES,
@@ -113,6 +127,7 @@ METHODS: Final = (
     ACCESS_EVALUATION,
     ACCESS_EVALUATION_BATCH,
 )
+"""What is always served; explanations only when they are asked for in the configuration."""
 SERVICES: Final = (CERBOS, AUTHZEN)
 
 
@@ -123,14 +138,15 @@ Answer = Callable[[Any, Callable[[], Caller]], Awaitable[Any]]
 :class:`~extauthz.pdp.errors.PdpError`."""
 
 
-def answers(pdp: Pdp) -> Mapping[Method, Answer]:
-    """Tell for each method what answers it."""
+def answers(pdp: Pdp, *, explain: bool = False) -> Mapping[Method, Answer]:
+    """Tell for each method what answers it; *explain*: explanations are served too."""
     authzen = AuthZen(pdp)
 
     async def metadata(request: Any, caller: Callable[[], Caller]) -> Any:
         headers, tls = caller()
         return await authzen.metadata(request, origin(headers, tls=tls))
 
+    explaining = {EXPLAIN_RESOURCES: _for_anyone(Explaining(pdp).explain_resources)} if explain else {}
     return {
         CHECK_RESOURCES: _for_anyone(pdp.check_resources),
         CHECK_RESOURCE_SET: _for_anyone(pdp.check_resource_set),
@@ -140,6 +156,7 @@ def answers(pdp: Pdp) -> Mapping[Method, Answer]:
         ACCESS_EVALUATION: _for_anyone(authzen.access_evaluation),
         ACCESS_EVALUATION_BATCH: _for_anyone(authzen.access_evaluation_batch),
         METADATA: metadata,
+        **explaining,
     }
 
 
@@ -156,7 +173,7 @@ def _files() -> Files:
         files.add_service(
             service, [(each.name, each.request, each.response) for each in METHODS if each.service == service]
         )
-    files.add(Violations, Status)
+    files.add(Violations, Status, EXPLAIN_RESOURCES.response)
     files.close()
     return files
 

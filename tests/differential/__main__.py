@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from tests.differential import cel
 from tests.differential.run import REQUESTS, RESOURCES, Tally, runs
 from tests.differential.shrink import shrunk
 
@@ -16,12 +17,38 @@ SHRUNK = 3
 
 @click.command()
 @click.option("--checks", default=20_000, show_default=True, help="Resources to ask about, at least.")
+@click.option("--expressions", default=0, show_default=True, help="Expressions to evaluate, at least.")
 @click.option("--seed", type=int, help="The first seed; by default a fresh one.")
-def main(checks: int, seed: int | None) -> None:
+def main(checks: int, expressions: int, seed: int | None) -> None:
     """Ask the real Cerbos and ours the same, and show what differs."""
     first = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    click.echo(f"seed {first}")
+    same = [_checks(first, checks), _expressions(first, expressions)]
+    sys.exit(not all(same))
+
+
+def _expressions(first: int, count: int) -> bool:
+    """Compare expressions by themselves; true when nothing is unexplained."""
+    found = [cel.compared(seed) for seed in range(first, first - -count // cel.RULES)]
+    if not found:
+        return True
+    unexplained = [one for run in found for one in run.unexplained]
+    unlike = sorted(text for run in found for text in run.unlike)
+    click.echo(
+        f"{sum(run.expressions for run in found)} expressions compared, "
+        f"{sum(run.explained for run in found)} answers differ as listed, {len(unexplained)} unexplained; "
+        f"{len(unlike)} more are refused by one side alone"
+    )
+    for text in unlike:
+        click.echo(f"  refused by one side: {text}")
+    for one in unexplained:
+        click.echo(f"  {one.text}\n    ours   {one.ours}\n    Cerbos {one.cerbos}\n    {one.resource}")
+    return not unexplained
+
+
+def _checks(first: int, checks: int) -> bool:
+    """Compare checks; true when nothing is unexplained."""
     sets = -(-checks // (RESOURCES * REQUESTS))
-    click.echo(f"seed {first}, {sets} sets of policies")
     tally = Tally()
     for one in runs(range(first, first + sets)):
         tally.add(one)
@@ -34,7 +61,7 @@ def main(checks: int, seed: int | None) -> None:
         for name in difference.fields:
             click.echo(f"  {name}\n    ours   {getattr(difference.ours, name)}")
             click.echo(f"    Cerbos {getattr(difference.cerbos, name)}")
-    sys.exit(bool(tally.unexplained))
+    return not tally.unexplained
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which expressions Cerbos gets wrong because it works out their constant parts beforehand.
+"""Which expressions Cerbos gets wrong, mostly because it works out their constant parts beforehand.
 
 cel-go's optimizer evaluates what depends on nothing when a program is made. What fails there fails the whole
 condition, not the expression (``none`` of it is then no longer true), and is not reported as an error of
@@ -28,8 +28,13 @@ def _environment() -> Environment:
 
 @functools.lru_cache(maxsize=100_000)
 def misfolded(text: str) -> bool:
-    """Tell whether *text* has a constant part that fails or is a macro; it has to be a valid expression."""
+    """Tell whether Cerbos may get *text* wrong, which has to be a valid expression.
+
+    That is when it has a constant part that fails or is a macro, or asks for the ``id()`` of a trust domain.
+    """
     root = _environment().nodes(text)
+    if any(isinstance(node, nodes.Call) and _is_trust_domain_id(node) for node in _all(root)):
+        return True
     return not any(_asks_for_time(node) for node in _all(root)) and any(
         not _free(node) and (isinstance(node, nodes.Comprehension) or _fails(text, node))
         for node in _all(root)
@@ -38,6 +43,10 @@ def misfolded(text: str) -> bool:
 
 def _all(node: nodes.Node) -> list[nodes.Node]:
     return [node, *(found for child, _ in children(node) for found in _all(child))]
+
+
+def _is_trust_domain_id(node: nodes.Call) -> bool:
+    return node.function == "id" and node.arguments[0].type.name == "cerbos.lib.spiffeTrustDomain"
 
 
 def _asks_for_time(node: nodes.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Where our plans differ from Cerbos's on purpose, each as a change to our planner that makes it plan as Cerbos does.
+"""Where our plans differ from Cerbos's on purpose, as changes that let our planner plan as Cerbos does.
 
 ``tests/conformance/divergences.yaml`` has the reason for each.
 """
@@ -9,7 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from engine.cel import macros
+from engine import check
 from engine.cel.nodes import Call
 from engine.plan import convert, known, partial, prune, reshape, walk
 from engine.plan.filter import AND, OR
@@ -21,9 +21,12 @@ from tests.differential.quirks import role_policy_hole, sanitised_kinds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from engine.cel import macros
     from engine.cel.nodes import Comprehension, Node
+    from engine.model import CheckInput
     from engine.plan.formula import Formula
     from engine.plan.prune import Pruned
+    from engine.rules import RuleTable
 
 
 def known_presence() -> Any:
@@ -33,7 +36,7 @@ def known_presence() -> Any:
 
 def membership_in_no_container() -> Any:
     """Leave ``x in 'text'`` to the normal form, which makes a comparison of it."""
-    return mock.patch.object(partial.Evaluation, "_undecided", lambda *_: UNKNOWN)
+    return mock.patch.object(partial.Evaluation, "_undecided", return_value=UNKNOWN)
 
 
 @contextlib.contextmanager
@@ -76,7 +79,7 @@ def map_with_a_condition() -> Iterator[None]:
         return original(loop, macro)
 
     with (
-        mock.patch.object(convert, "_is_selecting", lambda _: False),
+        mock.patch.object(convert, "_is_selecting", return_value=False),
         mock.patch.object(convert, "_collected", collected),
     ):
         yield
@@ -84,7 +87,7 @@ def map_with_a_condition() -> Iterator[None]:
 
 def denial_of_the_principal() -> Any:
     """Forget that a principal policy denies without a condition."""
-    return mock.patch.object(walk, "_is_principals", lambda _: False)
+    return mock.patch.object(walk, "_is_principals", return_value=False)
 
 
 @contextlib.contextmanager
@@ -118,7 +121,7 @@ def truth_of_no_bool() -> Iterator[None]:
         return original(made, left, right)
 
     original = prune._junction
-    with mock.patch.dict(prune.SHORTER, {"_&&_": junction, "_||_": junction}):  # type: ignore[arg-type]
+    with mock.patch.dict(prune.SHORTER, {"_&&_": junction, "_||_": junction}):
         yield
 
 
@@ -143,6 +146,18 @@ def version_of_the_principal() -> Any:
     )
 
 
+def version_of_principal_policies() -> Any:
+    """Ask the principal's policies of the resource's version, whatever the principal's own version is."""
+
+    def targets_of(table: RuleTable, question: CheckInput) -> Any:
+        version = question.resource.policy_version or table.settings.default_policy_version
+        return check.targets_of(
+            table, question._replace(principal=question.principal._replace(policy_version=version))
+        )
+
+    return mock.patch.object(walk, "targets_of", targets_of)
+
+
 QUIRKS: Mapping[str, Callable[[], Any]] = {
     "plan-known-presence": known_presence,
     "plan-membership-in-no-container": membership_in_no_container,
@@ -155,6 +170,7 @@ QUIRKS: Mapping[str, Callable[[], Any]] = {
     "plan-truth-of-no-bool": truth_of_no_bool,
     "plan-unchecked-functions": unchecked_functions,
     "plan-version-of-the-principal": version_of_the_principal,
+    "plan-version-of-principal-policies": version_of_principal_policies,
     "role-policy-hole": role_policy_hole,
     "sanitised-kinds": sanitised_kinds,
 }

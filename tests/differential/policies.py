@@ -116,12 +116,12 @@ def policy_set(random: Random) -> dict[str, Json]:
                 "SCOPE_PERMISSIONS_REQUIRE_PARENTAL_CONSENT_FOR_ALLOWS",
             )
         )
-    for make, most in _LIBRARIES:
+    for library, most in _LIBRARIES:
         for number in range(random.randint(0, most)):
-            make(world, number)
-    for make, least, most in _POLICIES:
+            library(world, number)
+    for policy, least, most in _POLICIES:
         for _ in range(random.randint(least, most)):
-            make(world)
+            policy(world)
     _agree_on_permissions(world.policies)
     return world.policies
 

@@ -13,7 +13,10 @@ from tests.differential.shrink import shrunk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SEEDS = range(1, 43)
+MOST_REFUSED = 2
+"""Expressions of one set at most that only Cerbos's type checker refuses."""
+
+SEEDS = range(1, 22)
 """Fixed, so that a failure is seen again; ``make differential`` takes others."""
 
 
@@ -32,3 +35,4 @@ def test_decided_as_by_cerbos(seed: int, record_property: Callable[[str, object]
         case, found = shrunk(*tally.unexplained[0])
         pytest.fail(f"{tally}\n{case}\nours:   {found.ours}\nCerbos: {found.cerbos}")
     assert tally.checks == REQUESTS * RESOURCES
+    assert tally.refused <= MOST_REFUSED

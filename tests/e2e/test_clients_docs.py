@@ -28,13 +28,14 @@ EXAMPLES = EXAMPLE.findall(DOCUMENT.read_text(encoding="utf-8"))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with extauthz(tmp_path_factory.mktemp("docs"), POLICIES) as served:
+    settings = {"pdp": {"explain": True}}
+    with extauthz(tmp_path_factory.mktemp("docs"), POLICIES, settings) as served:
         yield served
 
 
 def test_there_are_examples() -> None:
-    """The document shows each way: two kinds of Python, JavaScript, and the command line."""
-    assert [language for language, _, _ in EXAMPLES] == ["python", "python", "js", "sh"]
+    """The document shows each way: two kinds of Python, JavaScript, an explanation, the command line."""
+    assert [language for language, _, _ in EXAMPLES] == ["python", "python", "js", "python", "sh"]
 
 
 @pytest.mark.parametrize(("language", "source", "output"), EXAMPLES)

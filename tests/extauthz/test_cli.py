@@ -102,7 +102,7 @@ def test_version() -> None:
     assert run("--version").output.startswith("extauthz, version ")
 
 
-@pytest.mark.parametrize("command", ["serve", "check-config", "compile", "ask"])
+@pytest.mark.parametrize("command", ["serve", "check-config", "compile", "explain", "ask"])
 def test_every_command_explains_its_exit_codes(command: str) -> None:
     """The help of each command says what its exit codes mean."""
     assert "Exits with 0" in " ".join(run(command, "--help").output.split())

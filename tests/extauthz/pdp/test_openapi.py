@@ -13,7 +13,7 @@ from engine import Engine
 from extauthz.pdp import Pdp, openapi, protojson
 from extauthz.pdp.auxdata import AuxDataReader
 from extauthz.pdp.field_words import EVERYWHERE, HERE
-from extauthz.pdp.operations import OPERATIONS
+from extauthz.pdp.operations import EXPLAIN_OPERATION, OPERATIONS
 from extauthz.pdp.rest import HEALTH_PATH, Rest
 from extauthz.pdp.services import FILES, METHODS, Caller, answers
 from tests.extauthz.pdp.authzen_cases import POLICIES
@@ -36,9 +36,16 @@ def document() -> dict[str, Any]:
     return loaded
 
 
-def rest() -> Rest:
+@cache
+def explaining() -> dict[str, Any]:
+    """Return the document where decisions are explained too."""
+    loaded: dict[str, Any] = json.loads(openapi.document(explain=True))
+    return loaded
+
+
+def rest(*, explain: bool = False) -> Rest:
     pdp = Pdp(Engine.from_directory(POLICIES), AuxDataReader({}), lambda: "call")
-    return Rest(answers(pdp), health=lambda _: True, version="1")
+    return Rest(answers(pdp, explain=explain), health=lambda _: True, version="1")
 
 
 def test_every_call_is_described() -> None:
@@ -48,17 +55,30 @@ def test_every_call_is_described() -> None:
     assert {each.method for each in OPERATIONS} == set(METHODS)
 
 
-def test_what_is_described_is_served() -> None:
+@pytest.mark.parametrize("explain", [False, True])
+def test_what_is_described_is_served(explain: bool) -> None:
     """The HTTP port has a route for each path of the document, and no other."""
-    served = {(path, verb) for path, verbs in rest()._routes.items() for verb in verbs}
-    described = {(path, verb.upper()) for path, verbs in document()["paths"].items() for verb in verbs}
-    assert served == described
+    served = {(path, verb) for path, verbs in rest(explain=explain)._routes.items() for verb in verbs}
+    paths = (explaining() if explain else document())["paths"]
+    assert served == {(path, verb.upper()) for path, verbs in paths.items() for verb in verbs}
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_explanations_are_an_addition() -> None:
+    """The document says of explanations nothing when they are off, and else only adds to what it says."""
+    assert "xplain" not in openapi.document().decode()
+    for part in ("paths", "definitions"):
+        added = explaining()[part].keys() - document()[part].keys()
+        assert all("xplain" in name for name in added)
+        assert {name: explaining()[part][name] for name in document()[part]} == document()[part]
+    assert "x-grpc-method" not in explaining()["paths"]["/api/explain/resources"]["post"]
+    assert len(explaining()["tags"]) == len(document()["tags"]) + 1
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_every_reference_leads_somewhere(explain: bool) -> None:
     """No reference dangles, and no definition is left without one."""
-    definitions = document()["definitions"]
-    assert set(references(document())) == {f"#/definitions/{name}" for name in definitions}
+    said = explaining() if explain else document()
+    assert set(references(said)) == {f"#/definitions/{name}" for name in said["definitions"]}
 
 
 def references(value: Any) -> Iterator[str]:
@@ -72,14 +92,14 @@ def references(value: Any) -> Iterator[str]:
             yield from references(item)
 
 
-OURS = sorted(document()["definitions"].keys() - openapi.FOREIGN.keys())
+OURS = sorted(explaining()["definitions"].keys() - openapi.FOREIGN.keys())
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_definitions_are_the_descriptors(name: str) -> None:
     """Each definition has the fields of the message's descriptor, by their JSON names, with their types."""
     message = FILES.pool.FindMessageTypeByName(name)
-    properties = document()["definitions"][name]["properties"]
+    properties = explaining()["definitions"][name]["properties"]
     assert {key: kind(schema) for key, schema in properties.items()} == {
         field.json_name: described(field) for field in message.fields
     }
@@ -135,7 +155,7 @@ def test_required_fields_are_those_that_a_request_is_refused_without() -> None:
 
 EXAMPLES = [
     pytest.param(each.method, body, id=f"{each.summary}: {name}")
-    for each in OPERATIONS
+    for each in (*OPERATIONS, EXPLAIN_OPERATION)
     for name, body in each.examples.items()
 ]
 
@@ -145,7 +165,7 @@ async def test_examples_are_answered(method: Any, body: dict[str, Any]) -> None:
     """Each example is a request that gets an answer."""
     pdp = Pdp(Engine.from_directory(POLICIES), AuxDataReader({}), lambda: "call")
     request = protojson.decode(method.request, json.dumps(body).encode())
-    response = await answers(pdp)[method](request, lambda: Caller({}))
+    response = await answers(pdp, explain=True)[method](request, lambda: Caller({}))
     assert type(response) is method.response
 
 
