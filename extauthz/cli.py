@@ -9,7 +9,6 @@ Exit codes: 0 well; 1 not well (``serve`` could not start or cut requests off, `
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,14 +31,10 @@ NO_ANSWER: Final = 2
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def _version() -> str:
-    return importlib.metadata.version("extauthz")
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(_version(), "--version", prog_name="extauthz")
+@click.version_option(None, "--version", package_name="extauthz", prog_name="extauthz")
 def main() -> None:
-    """External authorization for Envoy: Cerbos-format policies decide about HTTP requests."""
+    """Cerbos-format policies decide: about HTTP requests for Envoy, and over Cerbos's own API."""
 
 
 # --- serve ------------------------------------------------------------------------------------------------
@@ -65,7 +60,10 @@ def main() -> None:
     help="auto: text on a terminal, JSON elsewhere.",
 )
 def serve(file: Path, log_level: str, log_format: str) -> None:
-    """Answer Envoy until SIGTERM or Ctrl-C; a second one ends at once.
+    """Serve decisions until SIGTERM or Ctrl-C.
+
+    Envoy is answered over gRPC; Cerbos's API is served too when the configuration says so, or has no
+    `extAuthz` block. A second signal ends at once.
 
     Exits with 0 when every request was answered, with 1 when it could not start or had to cut requests off.
     """
@@ -120,7 +118,7 @@ def _counted(number: int, noun: str, plural: str = "") -> str:
 def check_config(file: Path) -> None:
     """Check a configuration file and print its routes.
 
-    Every fault is listed as file:line:column. Exits with 0 when FILE can be used, with 1 when not.
+    Every fault is listed as file:line:column. Policies are not looked at: that is what `compile` is for. Exits with 0 when FILE can be used, with 1 when not.
     """
     loaded = _loaded(file)
     from rich.console import Console
@@ -128,8 +126,11 @@ def check_config(file: Path) -> None:
     from extauthz.route_list import route_list
 
     _complain(loaded.warnings, prefix="warning: ")
-    Console().print(route_list(loaded.config.ext_authz))
-    click.echo(f"{file} is good: {_counted(len(loaded.config.ext_authz.routes), 'route')}")
+    routes = loaded.config.ext_authz.routes
+    if routes:
+        Console().print(route_list(loaded.config.ext_authz))
+    served = ", and the PDP API is served" if loaded.config.serves_pdp else ""
+    click.echo(f"{file} is good: {_counted(len(routes), 'route')}{served}")
 
 
 main.add_command(compile_policies)
@@ -147,7 +148,7 @@ main.add_command(explain_decisions)
     help="Where inputs are kept.  [default: in the XDG state folder]",
 )
 def repl(policies: tuple[Path, ...], history: Path | None) -> None:
-    """Evaluate expressions, and try out and explain the rules of POLICIES.
+    """Evaluate expressions, and try out rules of POLICIES.
 
     Reads from a terminal or from a pipe; an input from a pipe that cannot be used makes the exit code 1.
     """
@@ -239,7 +240,7 @@ def ask(
     server_name: str,
     timeout: float,
 ) -> None:
-    """Ask a running server about a request to URL, as Envoy would, and print the answer.
+    """Ask a server about a request to URL, as Envoy would.
 
     Exits with 0 when the request is allowed, with 1 when it is denied, with 2 on an error.
     """

@@ -1259,7 +1259,7 @@ def parse(text: str | bytes, file: str, environment: Mapping[str, str]) -> Loade
         faults += blocks.faults_of(error, Config, document, unset=[path for path, _ in missing])
     if faults:
         raise ConfigError(faults)
-    return Loaded(config, tuple(_warnings(config, value, document)))
+    return Loaded(config, tuple(sorted(_warnings(config, value, document))))
 
 
 def _names(value: Any, document: Document) -> Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.document import DocumentError, Fault, parse
@@ -21,6 +22,7 @@ from engine.fields import (
 )
 from engine.model import NO_AUX_DATA, AuxData, CheckInput, Principal, Resource
 from engine.verify.loading import AUX_DATUM, PRINCIPAL, RESOURCE
+from extauthz import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +64,7 @@ def read_request(content: bytes, file: str) -> ExplainRequest:
         DocumentError: with every fault, in order.
 
     """
-    document = parse(content, file)
+    document = _parsed(content, file)
     if not isinstance(document.value, dict):
         raise DocumentError([_no_request(document)])
     reading = Reading(document)
@@ -70,6 +72,36 @@ def read_request(content: bytes, file: str) -> ExplainRequest:
     if found is None:
         raise DocumentError(reading.faults)
     return found
+
+
+def _parsed(content: bytes, file: str) -> Document:
+    try:
+        return parse(content, file)
+    except DocumentError:
+        joined = _joined(content)
+        if joined == content:
+            raise
+        return parse(joined, file)
+
+
+def _joined(content: bytes) -> bytes:
+    """Write characters that JSON escapes in two halves (RFC 8259 §7) as YAML does, which knows no halves."""
+    try:
+        strict_json.parse(content)
+    except strict_json.StrictJsonError:
+        return content
+    return _ESCAPES.sub(_as_yaml, content)
+
+
+_ESCAPES = re.compile(rb"\\(?:u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|.)", re.IGNORECASE | re.DOTALL)
+"""Every escape of a JSON text, so that no backslash is taken for the beginning of the next one."""
+
+
+def _as_yaml(escape: re.Match[bytes]) -> bytes:
+    if escape[1] is None:
+        return escape[0]
+    high, low = int(escape[1], 16), int(escape[2], 16)
+    return b"\\U%08x" % (0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF))
 
 
 def _no_request(document: Document) -> Fault:

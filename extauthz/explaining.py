@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from engine.cel import Timestamp
-    from engine.explanation import Explanation
-    from engine.explanation_text import Tone
+    from engine.explain.explanation import Explanation
+    from engine.explain.text import Tone
     from engine.model import CheckInput, Evaluation, ValidationError
     from engine.rules import RuleTable, Settings
     from engine.storage import Store
@@ -305,7 +305,7 @@ def _json(request: ExplainRequest, explanations: Sequence[Explanation]) -> bytes
 
 
 def _lines(explanations: Sequence[Explanation], paint: Paint) -> Iterator[str]:
-    from engine.explanation_text import lines
+    from engine.explain.text import lines
 
     for each in explanations:
         each.find_places()

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from engine import plan as planner
     from engine.engine import Engine
-    from engine.explanation import Explanation
+    from engine.explain.explanation import Explanation
     from engine.rules import RuleTable
     from extauthz.pdp.auxdata import AuxDataReader
 

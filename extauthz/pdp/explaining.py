@@ -7,6 +7,7 @@ so work and answer are bounded beforehand, and one request is explained at a tim
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.check import targets_of
@@ -17,7 +18,7 @@ from extauthz.pdp.explain_messages import ExplainedEntry, ExplainResourcesRespon
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from engine.explanation import Explanation
+    from engine.explain.explanation import Explanation
     from engine.model import CheckInput, JsonValue
     from engine.rules import RuleTable
     from engine.targets import Stage, Target
@@ -28,6 +29,8 @@ MAX_PARTS: Final = 200_000
 """Rules and attribute values in the explanations of one request: about a second of work."""
 MAX_CHARACTERS: Final = 4 * 1024 * 1024
 """In the explanations of one request."""
+LONG_TEXT: Final = 64
+"""Characters of a text that count as one value: expressions may copy it, into errors too."""
 FEWER: Final = "ask about fewer resources, actions or roles, or give fewer attributes"
 
 
@@ -79,9 +82,13 @@ def _too_long(what: str) -> PdpError:
 
 
 def _bearable(table: RuleTable, questions: Sequence[CheckInput]) -> bool:
-    """Tell whether the questions can be explained; nearly nothing is done for those that cannot."""
-    named = sum(_named(table, question) for question in questions)
-    return named <= MAX_PARTS and named + sum(_shown(table, question) for question in questions) <= MAX_PARTS
+    """Tell whether the questions can be explained, without doing much for those that cannot."""
+    room = MAX_PARTS - sum(_named(table, question) for question in questions)
+    for question in questions:
+        if room < 0:
+            break
+        room -= _shown(table, question)
+    return room >= 0
 
 
 def _named(table: RuleTable, question: CheckInput) -> int:
@@ -92,12 +99,13 @@ def _named(table: RuleTable, question: CheckInput) -> int:
 
 def _shown(table: RuleTable, question: CheckInput) -> int:
     """Estimate how many values are shown: each rule that concerns the question may read all that there is."""
-    values = 1 + _count((question.principal.attr, question.resource.attr, *question.aux_data))
-    return values * sum(
+    considered = sum(
         _considered(target, action, roles)
         for target, roles in targets_of(table, question)
         for action in question.actions
     )
+    facts = (question.principal.attr, question.resource.attr, *question.aux_data)
+    return considered and considered * _count(facts)
 
 
 def _rules(stage: Stage) -> int:
@@ -110,10 +118,12 @@ def _considered(target: Target, action: str, roles: tuple[str, ...]) -> int:
 
 
 def _count(value: Any) -> int:
-    """Count the values in *value*; what requests hold is not nested deep."""
+    """Count the values in *value*, long texts as several; what requests hold is not nested deep."""
+    if isinstance(value, str):
+        return 1 + len(value) // LONG_TEXT
     if isinstance(value, (list, tuple)):
         return 1 + sum(map(_count, value))
-    if hasattr(value, "values"):
+    if isinstance(value, Mapping):
         return 1 + sum(map(_count, value.values()))
     return 1
 

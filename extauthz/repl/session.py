@@ -239,7 +239,7 @@ class Session:
     def explain(self, rest: str) -> list[RenderableType]:
         """``:explain action``."""
         from engine.explain import explain  # noqa: PLC0415 - most sessions never explain
-        from engine.explanation_text import text  # noqa: PLC0415 - the same
+        from engine.explain.text import text  # noqa: PLC0415 - the same
 
         actions = tuple(dict.fromkeys(rest.split()))
         if not actions:

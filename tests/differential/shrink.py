@@ -15,7 +15,7 @@ from tests.differential.oracle import OracleError
 from tests.differential.sides import Configuration, Files, Request, asking_cerbos, ours, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 MOST_TRIALS = 400
 """Each trial starts a Cerbos, which takes about a third of a second."""
@@ -39,16 +39,26 @@ class Case:
         return f"{policies}# configuration: {self.configuration}\n# request: {request}\n"
 
 
-def difference(case: Case) -> Difference | None:
-    """Return the first unexplained difference of a case; ``None`` when there is none."""
+def difference(case: Case, times: int = 1) -> Difference | None:
+    """Return the first unexplained difference of a case; ``None`` when, one of *times*, there is none."""
+    found: Difference | None = None
     try:
         with written(case.files) as directory:
             engine = Engine.from_directory(directory, settings=case.configuration.settings())
             mine = ours(engine, case.request)
             with asking_cerbos(directory, case.configuration) as cerbos:
-                found = list(differences(engine, case.request, mine, cerbos.answers(case.request)))
+                for _ in range(times):
+                    found = _unexplained(
+                        differences(engine, case.request, mine, cerbos.answers(case.request))
+                    )
+                    if found is None:
+                        break
     except (PolicyError, OracleError, KeyError):
         return None  # not a case any more
+    return found
+
+
+def _unexplained(found: Iterable[Difference]) -> Difference | None:
     return next((one for one in found if one.quirks is None and not one.cerbos.failure), None)
 
 

@@ -22,7 +22,7 @@ from tests.differential.sides import questions
 from tests.engine.tables import MODES, rows
 
 if TYPE_CHECKING:
-    from engine.explanation import Explanation, RuleExplanation, Walk
+    from engine.explain.explanation import Explanation, RuleExplanation, Walk
     from engine.rules import RuleTable
 
 ROWS = dict(rows())

@@ -130,13 +130,21 @@ async def test_json_is_the_answer_of_the_api(policies: Path) -> None:
     assert json.loads(explain(policies, "-o", "json", request=request).stdout) == wanted
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 2**32), st.booleans())
-def test_a_request_asks_what_its_body_says(seed: int, indented: bool) -> None:
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.booleans(), st.booleans())
+def test_a_request_asks_what_its_body_says(seed: int, indented: bool, escaped: bool) -> None:
     """The questions of a file are those of the same body over the API, however it is written."""
     body = random_request(Random(seed), 3)  # noqa: S311 - reproducible, not secret
-    content = json.dumps(body, indent=2 if indented else None, ensure_ascii=False).encode()
+    content = json.dumps(body, indent=2 if indented else None, ensure_ascii=escaped).encode()
     assert read_request(content, "request").questions == questions(body)
+
+
+def test_escapes_of_json() -> None:
+    """Characters beyond the first plane may be escaped as JSON does, and backslashes stay what they are."""
+    written = r'"\\ud83d\\ude00 \ud83d\ude00 \\\uD83D\uDE00 \"\u00e9"'
+    request = asking("view").replace('"doc"', written)
+    (question,) = read_request(request.encode(), "request").questions
+    assert question.resource.kind == json.loads(written)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +267,7 @@ FAULTY: list[tuple[str | bytes, list[str]]] = [
     ("# nothing", ["request: a request is expected, found nothing"]),
     ("null", ["request: a request is expected, found nothing"]),
     ("[1]", ["request:1:1: a request is expected, found a list"]),
+    (asking("view").replace("doc", r"\ud83d"), ["request:1:"]),
     ("a: [", ["request:2:1: "]),
     (b"\xff", ["request"]),
     ("{}", ["request:1:1: principal: value is required", "request:1:1: resources: value is required"]),

@@ -17,7 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import sqlalchemy as sa
+try:
+    import sqlalchemy as sa
+except ModuleNotFoundError as error:
+    error.msg = "SQLAlchemy is not there: install it with `pip install 'extauthz[sqlalchemy]'`"
+    raise
 
 from engine.cel import EvaluationError, Timestamp
 from engine.document import did_you_mean

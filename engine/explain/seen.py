@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cel import EvaluationError
 from engine.conditions import NOT_BOOLEAN, All, Any_, Leaf, None_
-from engine.explanation import Condition, Reference
+from engine.explain.explanation import Condition, Reference
 from engine.expressions import ATTRIBUTES, IDENTIFIERS
 from engine.outputs import to_json
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from engine.conditions import Activation, Match
-    from engine.explanation import ConditionOutcome
+    from engine.explain.explanation import ConditionOutcome
     from engine.model import JsonValue
     from engine.rules import Clause
 

@@ -13,7 +13,7 @@ from engine.model import Effect
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from engine.explanation import (
+    from engine.explain.explanation import (
         ActionExplanation,
         Condition,
         DerivedRoleExplanation,

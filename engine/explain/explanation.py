@@ -283,7 +283,7 @@ class Explanation:
 
     def to_text(self) -> str:
         """Return everything as indented text for a terminal."""
-        from engine.explanation_text import text  # noqa: PLC0415 - who wants data does not need the text
+        from engine.explain.text import text  # noqa: PLC0415 - who wants data does not need the text
 
         self.find_places()
         return text(self)

@@ -2,7 +2,7 @@
 
 A check is made as any other, by a class that overrides its steps to write down what they came to; nothing of
 the decision is worked out here, so an explanation cannot differ from the answer that it explains. Only what a
-condition saw is found by evaluating its expressions once more (:mod:`engine.seen`).
+condition saw is found by evaluating its expressions once more (:mod:`engine.explain.seen`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.check import Check, Stopped
-from engine.explanation import (
+from engine.explain.explanation import (
     ActionExplanation,
     DerivedRoleExplanation,
     Explanation,
@@ -19,9 +19,9 @@ from engine.explanation import (
     ScopeExplanation,
     Walk,
 )
+from engine.explain.seen import condition_seen
 from engine.model import Effect
 from engine.rules import NOTHING, PrincipalRule, RoleRule
-from engine.seen import condition_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from engine.cel import Timestamp
     from engine.check import Asked, DerivedRoleNames
     from engine.conditions import Activation
-    from engine.explanation import Condition, DerivedRoleOutcome, PassedOver, RuleOutcome
+    from engine.explain.explanation import Condition, DerivedRoleOutcome, PassedOver, RuleOutcome
     from engine.model import ActionDecision, CheckInput, Decision, Evaluation, Output
     from engine.rules import CompiledPolicy, DerivedRole, Parameters, Row, RuleTable
     from engine.targets import Stage, Step, Target, Way
-
-__all__ = ["Explanation", "explain"]
 
 
 def explain(
