@@ -118,7 +118,8 @@ def _counted(number: int, noun: str, plural: str = "") -> str:
 def check_config(file: Path) -> None:
     """Check a configuration file and print its routes.
 
-    Every fault is listed as file:line:column. Policies are not looked at: that is what `compile` is for. Exits with 0 when FILE can be used, with 1 when not.
+    Every fault is listed as file:line:column. Policies are not looked at: that is what `compile` is for.
+    Exits with 0 when FILE can be used, with 1 when not.
     """
     loaded = _loaded(file)
     from rich.console import Console

@@ -38,5 +38,5 @@ def run(policies: Sequence[Path] = (), history: Path | None = None) -> int:
         if is_terminal():
             console.print(*shown, sep="\n")
     if is_terminal():
-        return run_interactive(session, console, history or default_history())
+        return run_interactive(session, console, history)
     return run_piped(session, sys.stdin, console, errors)

@@ -16,7 +16,7 @@ from prompt_toolkit.styles import Style
 from engine.cel import library
 from extauthz.repl.session import DIRECTIVES
 from extauthz.repl.special import ALIASES, ROOTS
-from extauthz.repl.terminal import is_incomplete, private
+from extauthz.repl.terminal import is_incomplete
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -64,7 +64,7 @@ def editor(session: Session, history: Path | None) -> Callable[[], str]:
         "-> ",
         prompt_continuation="   ",
         multiline=True,
-        history=InMemoryHistory() if history is None else FileHistory(str(private(history))),
+        history=InMemoryHistory() if history is None else FileHistory(str(history)),
         completer=SessionCompleter(session),
         complete_while_typing=False,
         key_bindings=_keys(),

@@ -103,11 +103,23 @@ def private(file: Path) -> Path:
     return file
 
 
+def _kept(history: Path | None, console: Console) -> Path | None:
+    """Return the file for the history, or say why there is none: a container may have nothing to write to."""
+    try:
+        return private(history or default_history())
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows where the user is at home
+        console.print(Text(f"inputs are not kept: {error}", "dim"))
+        return None
+
+
 def run_interactive(session: Session, console: Console, history: Path | None) -> int:
-    """Read inputs from the terminal until the user leaves; return 0."""
+    """Read inputs from the terminal until the user leaves; return 0.
+
+    They are kept in *history*, or where :func:`default_history` says.
+    """
     from extauthz.repl.editing import editor  # noqa: PLC0415 - a pipe needs no editor
 
-    read = editor(session, history)
+    read = editor(session, _kept(history, console))
     console.print(Text(WELCOME, "dim"))
     while True:
         try:

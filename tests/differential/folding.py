@@ -30,19 +30,30 @@ def _environment() -> Environment:
 def misfolded(text: str) -> bool:
     """Tell whether Cerbos may get *text* wrong, which has to be a valid expression.
 
-    That is when it has a constant part that fails or is a macro, or asks for the ``id()`` of a trust domain.
+    That is when it has a constant part that fails, is a macro, or is no bool beside ``&&`` or ``||``, or asks
+    for the ``id()`` of a trust domain.
     """
     root = _environment().nodes(text)
     if any(isinstance(node, nodes.Call) and _is_trust_domain_id(node) for node in _all(root)):
         return True
     return not any(_asks_for_time(node) for node in _all(root)) and any(
-        not _free(node) and (isinstance(node, nodes.Comprehension) or _fails(text, node))
+        _loses_an_operand(node)
+        or (not _free(node) and (isinstance(node, nodes.Comprehension) or _fails(text, node)))
         for node in _all(root)
     )
 
 
 def _all(node: nodes.Node) -> list[nodes.Node]:
     return [node, *(found for child, _ in children(node) for found in _all(child))]
+
+
+def _loses_an_operand(node: nodes.Node) -> bool:
+    """Tell whether *node* is ``and`` or ``or`` with a constant that is no bool, which Cerbos leaves out."""
+    return (
+        isinstance(node, nodes.Call)
+        and node.function in {"_||_", "_&&_"}
+        and any(not _free(operand) and operand.type != nodes.BOOL for operand in node.arguments)
+    )
 
 
 def _is_trust_domain_id(node: nodes.Call) -> bool:

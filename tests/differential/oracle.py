@@ -34,6 +34,7 @@ REQUIRED = os.environ.get("CI", "").lower() == "true"
 START_SECONDS = 120.0
 """Cerbos compiles some twenty expressions a second where others need the processor too."""
 
+ANSWER_SECONDS = 300.0
 STOP_SECONDS = 10.0
 ATTEMPTS = 3
 """A port that was free a moment ago may be taken when the server comes to listen on it."""
@@ -163,7 +164,7 @@ class Oracle:
 
     def _request(self, method: str, path: str, payload: bytes | None) -> tuple[int, Any]:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
+            self._connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=ANSWER_SECONDS)
         self._connection.request(method, path, payload, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         content = response.read()

@@ -10,30 +10,16 @@ if TYPE_CHECKING:
     import pytest
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/planning.md"
-POLICY = """
-apiVersion: api.cerbos.dev/v1
-resourcePolicy:
-  resource: document
-  version: default
-  rules:
-    - actions: [read]
-      effect: EFFECT_ALLOW
-      roles: [user]
-      condition:
-        match:
-          any:
-            of:
-              - expr: R.attr.public
-              - expr: R.attr.owner == P.id
-"""
 
 
 def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example makes the filter, the condition and the answer that its comments promise."""
     (tmp_path / "policies").mkdir()
-    (tmp_path / "policies/document.yaml").write_text(POLICY)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    [policy] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "policies/document.yaml").write_text(policy)
     monkeypatch.chdir(tmp_path)
-    code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     for block in code:
         exec(block, names)  # noqa: S102 - our own documentation

@@ -172,6 +172,19 @@ def test_a_session_at_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
     assert stat.S_IMODE(history.parent.stat().st_mode) == 0o700
 
 
+def test_a_session_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """Without a place for the history, as in a read-only container, the session goes on without one."""
+    (tmp_path / "state").write_text("no folder")
+    opened = Terminal(tmp_path / "state")
+    try:
+        opened.say("", "inputs are not kept: ")
+        opened.say("40 + 2\r", " = 42")
+        opened.type("\x04")
+        assert opened.process.wait(PATIENCE) == 0
+    finally:
+        opened.close()
+
+
 @pytest.fixture
 def session() -> Session:
     made = Session()
