@@ -1,5 +1,10 @@
 # docker build -t extauthz .
 # docker run -v $PWD/extauthz.yaml:/etc/extauthz/extauthz.yaml:ro -v $PWD/policies:/policies:ro -p 9191:9191 extauthz
+#
+# With a configuration file of Cerbos's, on its ports:
+# docker run -v $PWD/.cerbos.yaml:/etc/extauthz/extauthz.yaml:ro -v $PWD/policies:/policies:ro -p 3592:3592 -p 3593:3593 \
+#     -e EXTAUTHZ_HEALTH=http://127.0.0.1:3592/healthz extauthz
+# Policy tests: docker run -v $PWD/policies:/policies:ro extauthz compile /policies
 
 FROM python:3.13-slim AS build
 WORKDIR /src

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.globs import Matcher
     from engine.policy import Policy
     from engine.schema import AttachedSchemas, Schemas
+    from engine.targets import Selection
 
 Outcome = bool | None
 """Whether a condition holds; ``None``: an error left it undecided (in the evaluation mode ``safe``)."""
@@ -454,9 +455,14 @@ class RuleTable:
         rules: tuple[Rule, ...] = policy.rules if policy else ()
         narrowing = self._roles.get((version, scope), {})
 
-        def select(action: str, roles: tuple[str, ...]) -> tuple[Row, ...]:
-            limits = [row for role in roles for row in _role_rows(narrowing.get(role), kind, action)]
-            return (*limits, *(row for rule in rules for row in _rule_rows(rule, action, roles)))
+        def select(action: str) -> Selection:
+            fitting = [(rule.rows, count) for rule in rules if (count := rule.actions.count((action,)))]
+
+            def selected(roles: tuple[str, ...]) -> tuple[Row, ...]:
+                limits = [row for role in roles for row in _role_rows(narrowing.get(role), kind, action)]
+                return (*limits, *(row for rows, count in fitting for row in _rule_rows(rows, count, roles)))
+
+            return selected
 
         return Stage(
             scope,
@@ -482,8 +488,9 @@ class RuleTable:
         rules: tuple[PrincipalRule, ...] = policy.rules if policy else ()
         concerned = [rule for rule in rules if rule.resource(kind)]
 
-        def select(action: str, _roles: tuple[str, ...]) -> tuple[Row, ...]:
-            return tuple(rule.row for rule in concerned if rule.action(action))
+        def select(action: str) -> Selection:
+            selected = tuple(rule.row for rule in concerned if rule.action(action))
+            return lambda _: selected
 
         consent = self._consent(scope)
         return Stage(scope, select, policy=policy, role_policies={}, consent=consent, policies=policies)
@@ -515,16 +522,13 @@ def _closure(role: str, direct: Mapping[str, tuple[str, ...]]) -> tuple[str, ...
     return tuple(found)
 
 
-def _rule_rows(rule: Rule, action: str, roles: tuple[str, ...]) -> Iterable[Row]:
-    """Return the rows of a rule that concern *action* and a holder of one of *roles*.
+def _rule_rows(rows: tuple[tuple[Selector, Row], ...], actions: int, roles: tuple[str, ...]) -> Iterable[Row]:
+    """Return those of a rule's *rows* that concern a holder of one of *roles*; *actions* of the rule fit.
 
     In Cerbos a rule has a row for each pair of an action and a role that it names: where several pairs fit,
     it speaks as often.
     """
-    actions = rule.actions.count((action,))
-    if not actions:
-        return ()
-    held = ((row, actions * selects.count(roles)) for selects, row in rule.rows)
+    held = ((row, actions * selects.count(roles)) for selects, row in rows)
     return (row for row, pairs in held for _ in range(pairs if row.speaks else min(pairs, 1)))
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from engine.rules import CompiledPolicy, DerivedRole, Row
     from engine.schema import AttachedSchemas
 
+    Selection = Callable[[tuple[str, ...]], tuple[Row, ...]]
+    """From a role and its parents to the rows that concern a holder of one of them, in order."""
+
 REMEMBERED = 65_536
 """How many targets, steps and rows of steps a table remembers before it starts over: a few megabytes."""
 
@@ -34,7 +37,7 @@ class Stage:
     def __init__(
         self,
         scope: str,
-        select: Callable[[str, tuple[str, ...]], tuple[Row, ...]],
+        select: Callable[[str], Selection],
         *,
         policy: CompiledPolicy | None,
         role_policies: Mapping[str, CompiledPolicy],
@@ -55,7 +58,11 @@ class Stage:
 
     def rows(self, action: str, roles: tuple[str, ...]) -> tuple[Row, ...]:
         """Return the rows that concern *action* and a holder of one of *roles*, in order."""
-        return self._select(action, roles)
+        return self._select(action)(roles)
+
+    def selection(self, action: str) -> Selection:
+        """Return what selects the rows for many roles: the globs of actions are matched once for all."""
+        return self._select(action)
 
 
 class Step:
@@ -159,14 +166,15 @@ class Target:
 
     def _found(self, action: str, roles: tuple[str, ...]) -> tuple[Way, ...]:
         derived = [self.derived_roles(index, roles) for index in range(len(self.stages))]
-        ways = [
-            [
-                Step(stage, self.rows(index, action, role), derived[index])
-                for index, stage in enumerate(self.stages)
-            ]
-            for role in roles
+        stages = [
+            (stage, stage.selection(action), held) for stage, held in zip(self.stages, derived, strict=True)
         ]
-        return tuple(tuple(step for step in way if step.rows or step.derived_roles) for way in ways)
+        return tuple(
+            tuple(
+                Step(stage, rows, held) for stage, select, held in stages if (rows := select(parents)) or held
+            )
+            for parents in map(self.role_set, roles)
+        )
 
     @property
     def remembered(self) -> int:

@@ -42,7 +42,14 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "-c", "--config", "file", type=_FILE, envvar="EXTAUTHZ_CONFIG", required=True, help="Configuration file."
+    "-c",
+    "--config",
+    "file",
+    type=_FILE,
+    envvar="EXTAUTHZ_CONFIG",
+    show_envvar=True,
+    required=True,
+    help="Configuration file.",
 )
 @click.option(
     "--log-level",

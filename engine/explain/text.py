@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Walk,
     )
     from engine.model import ActionDecision, JsonValue, Output
+    from engine.rules import Row
 
 LONGEST_VALUE = 200
 """Characters of a value that are shown."""
@@ -97,7 +98,7 @@ def _scope(scope: ScopeExplanation) -> Iterator[Line]:
         yield from _indented(_rule(rule))
     for other in scope.others:
         via = f" (derived role `{other.row.derived_role.name}`)" if other.row.derived_role else ""
-        yield Line(f"  rule `{other.row.name}`{via}: {other.reason}  [{other.row.place}]", "aside")
+        yield Line(f"  {_named(other.row)}{via}: {other.reason}  [{other.row.place}]", "aside")
     yield Line(f"  {scope.end}")
 
 
@@ -108,11 +109,17 @@ def _derived_role(role: DerivedRoleExplanation) -> Iterator[Line]:
         yield from _indented(_condition(role.condition))
 
 
+def _named(row: Row) -> str:
+    if row.name:
+        return f"rule `{row.name}`"
+    is_written = row.authored_effect is not None or row.effect is None
+    return "entry of the role policy" if is_written else "an action that the role policy does not list"
+
+
 def _rule(rule: RuleExplanation) -> Iterator[Line]:
     row = rule.row
-    name = f"rule `{row.name}`" if row.name else "an action that the role policy does not list"
     via = f" through derived role `{row.derived_role.name}`" if row.derived_role else ""
-    yield Line(f"{name} ({_word(row.effect)}{via}): {rule.outcome}  [{row.place}]", _rule_tone(rule))
+    yield Line(f"{_named(row)} ({_word(row.effect)}{via}): {rule.outcome}  [{row.place}]", _rule_tone(rule))
     if rule.rewritten:
         yield Line(f"  written as {_word(row.authored_effect)}; it denies when its condition is not met")
     if rule.derived_role is not None and rule.derived_role.outcome != "active":

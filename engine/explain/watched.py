@@ -248,7 +248,7 @@ def _end(
 
 
 def _rule_called(decision: ActionDecision) -> str:
-    return f"rule `{decision.rule}`" if decision.rule else f"`{decision.policy}` lists no such action, which"
+    return f"rule `{decision.rule}`" if decision.rule else f"`{decision.policy}` does not grant that, which"
 
 
 def _reason(decision: ActionDecision, walks: tuple[Walk, ...], asked: tuple[Asked, ...]) -> str:

@@ -3,7 +3,8 @@
 Which files count is Cerbos's rule (``internal/storage/index``): ``.yaml``, ``.yml`` and ``.json`` files,
 without those that are hidden, called ``*_test.*``, or in a directory that is hidden or called ``testdata``.
 ``_schemas`` under the root holds JSON Schemas, whatever their names; anywhere else it is a fault. Links to
-files are followed, links to directories are not (which suits Kubernetes' ConfigMaps).
+files are followed, links to directories are not, but for ``_schemas`` itself, as in Cerbos (which suits
+Kubernetes' ConfigMaps).
 
 People and tools do not replace a directory in one step. A state is handed out only when nothing changed while
 it was read and the last change is a moment ago; a file that has just become empty is given time to be filled.
@@ -190,7 +191,7 @@ class DiskStore:
             ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
             path = f"{prefix}{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=path == SCHEMAS):
                 if self._enters(entry.name, path, faults):
                     yield from self._walk(Path(entry.path), f"{path}/", faults)
             elif _counts(entry.name, path) and not _is_linked_directory(entry):

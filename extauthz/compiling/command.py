@@ -159,6 +159,8 @@ def perform(request: Request, shown: Shown, extras: Extras) -> int:
         complain(str(error))
     except FilterError as error:
         complain(f"invalid test filter: {error}")
+    except BrokenPipeError:  # `| head` has seen enough
+        raise
     except (StoreError, OSError) as error:
         complain(str(error))
     return CANNOT_READ

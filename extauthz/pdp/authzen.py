@@ -109,7 +109,7 @@ class AuthZen:
     async def _answers(self, questions: Sequence[_Question]) -> list[AccessEvaluationResponse]:
         facts = await self._facts(questions)
         asked = [_check_input(*each) for each in zip(questions, facts, strict=True)]
-        decisions = self._pdp.decide(asked)
+        decisions = await self._pdp.decided(asked)
         return [_answer(*each) for each in zip(questions, asked, decisions, strict=True)]
 
     async def _facts(self, questions: Iterable[_Question]) -> list[model.AuxData]:

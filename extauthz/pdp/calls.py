@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from engine import model
@@ -45,7 +47,7 @@ from extauthz.pdp.validation import check
 from extauthz.pdp.version import version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from engine import plan as planner
     from engine.engine import Engine
@@ -57,6 +59,13 @@ logger = logging.getLogger(__name__)
 
 MANY: Final = 500
 """Actions in one request from which on they are decided in a thread, so that others do not wait for them."""
+MANY_VALUES: Final = 500
+"""Values and roles in one request from which on it is decided in a thread: a condition may compare each value
+with each, which takes the longer the more there are."""
+LONG_TEXT: Final = 64
+"""Characters of a text that count as one value."""
+DECIDING: Final = 10.0
+"""Seconds that the decisions of one request may take; what is under way then is still finished."""
 CHECK_FAILED: Final = ("Check failed due to invalid policy", "Policy check failed")
 PLAN_FAILED: Final = (
     "Resources query plan failed due to invalid policy",
@@ -112,7 +121,7 @@ class Pdp:
 
     async def check_resources(self, request: messages.CheckResourcesRequest) -> CheckResourcesResponse:
         """Decide each action on each resource."""
-        decisions = await self._decided(await self.questions(request))
+        decisions = await self.decided(await self.questions(request))
         results = tuple(
             result(_there(entry.resource), decision, include_meta=request.include_meta)
             for entry, decision in zip(request.resources, decisions, strict=True)
@@ -172,7 +181,7 @@ class Pdp:
             request.request_id,
         )
         with _failures(*PLAN_FAILED):
-            plan = self._engine.plan(question, evaluation=self._evaluation)
+            plan = await self._planned(question)
             return _plan_response(request, plan, self.new_call_id())
 
     async def server_info(self, request: messages.ServerInfoRequest) -> ServerInfoResponse:
@@ -211,12 +220,21 @@ class Pdp:
         resources: Sequence[tuple[model.Resource, tuple[str, ...]]],
         aux_data: messages.AuxData | None,
     ) -> list[model.Decision]:
-        return await self._decided(await self._questions(request_id, principal, resources, aux_data))
+        return await self.decided(await self._questions(request_id, principal, resources, aux_data))
 
-    async def _decided(self, questions: Sequence[model.CheckInput]) -> list[model.Decision]:
-        if sum(len(question.actions) for question in questions) <= MANY:
-            return self.decide(questions)
-        return await asyncio.to_thread(self.decide, questions)
+    async def decided(self, questions: Sequence[model.CheckInput]) -> list[model.Decision]:
+        """Ask the engine, in a thread when that may take long."""
+        if _is_much(questions):
+            return await asyncio.to_thread(self.decide, questions)
+        return self.decide(questions)
+
+    async def _planned(self, question: PlanInput) -> planner.Plan:
+        if _is_much([question]):
+            return await asyncio.to_thread(self._plan, question)
+        return self._plan(question)
+
+    def _plan(self, question: PlanInput) -> planner.Plan:
+        return self._engine.plan(question, evaluation=self._evaluation)
 
     async def facts(self, aux_data: messages.AuxData | None) -> model.AuxData:
         """Verify the tokens of a request and return what they say."""
@@ -226,7 +244,7 @@ class Pdp:
         """Ask the engine; all questions see the same moment."""
         with _failures(*CHECK_FAILED):
             now = Timestamp(time.time_ns())
-            return self._engine.check_many(questions, now=now, evaluation=self._evaluation)
+            return self._engine.check_many(_in_time(questions), now=now, evaluation=self._evaluation)
 
     @property
     def table(self) -> RuleTable:
@@ -253,6 +271,47 @@ def _failures(invalid_policy: str, failed: str) -> Iterator[None]:
     except Exception:
         logger.exception("a call failed")
         raise PdpError(Code.INTERNAL, failed) from None
+
+
+# --- how much a request asks ------------------------------------------------------------------------------
+
+
+def _is_much(questions: Sequence[model.CheckInput | PlanInput]) -> bool:
+    """Tell whether answering may take long; looks at no more of the request than it takes to know."""
+    if sum(len(question.actions) for question in questions) > MANY:
+        return True
+    who = {id(question.principal): question.principal for question in questions}.values()
+    facts = {id(question.aux_data): question.aux_data for question in questions}.values()
+    waiting: list[Any] = [question.resource.attr for question in questions]
+    waiting += [part for each in who for part in (each.attr, each.roles)]
+    waiting += [claims for each in facts for claims in each]
+    return _weighs(waiting)
+
+
+def _weighs(waiting: list[Any]) -> bool:
+    """Tell whether there are more than :data:`MANY_VALUES` in the values *waiting*, which it uses up."""
+    count = 0
+    while waiting and count <= MANY_VALUES:
+        value = waiting.pop()
+        if isinstance(value, str):
+            count += 1 + len(value) // LONG_TEXT
+        elif isinstance(value, (list, tuple)):
+            count += len(value)
+            waiting += value[:MANY_VALUES]
+        elif isinstance(value, Mapping):
+            count += len(value)
+            waiting += islice(value.values(), MANY_VALUES)
+    return count > MANY_VALUES
+
+
+def _in_time(questions: Iterable[model.CheckInput]) -> Iterator[model.CheckInput]:
+    """Pass the questions on while there is time for them."""
+    until = time.monotonic() + DECIDING
+    for question in questions:
+        if time.monotonic() > until:
+            message = f"deciding takes longer than {DECIDING:g} seconds: ask about fewer resources"
+            raise PdpError(Code.TOO_LARGE, message)
+        yield question
 
 
 # --- requests ---------------------------------------------------------------------------------------------

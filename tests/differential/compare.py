@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from engine.check import check
 from tests.differential.quirks import QUIRKS
-from tests.differential.sides import Answer, Request, answer, questions
+from tests.differential.sides import Answer, Cerbos, Request, answer, ours, questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,14 +41,22 @@ class Difference(NamedTuple):
         )
 
 
-def differences(
-    engine: Engine, request: Request, left: Sequence[Answer], right: Sequence[Answer]
-) -> Iterator[Difference]:
-    """Return what differs between our answers (*left*) and Cerbos's (*right*)."""
-    for entry, mine, theirs in zip(request["resources"], left, right, strict=True):
-        if mine != theirs and not theirs.failure.startswith(BROKEN):
-            one = {**request, "resources": [entry]}
-            yield Difference(one, mine, theirs, explanation(engine, one, theirs))
+def differences(engine: Engine, cerbos: Cerbos, request: Request) -> Iterator[Difference]:
+    """Ask both sides, and return what differs.
+
+    A request that is answered differently is asked again in halves, down to the resources that it is about:
+    which policies were looked at is only told for all of them together.
+    """
+    left, right = ours(engine, request), cerbos.answers(request)
+    if left == right:
+        return
+    resources = request["resources"]
+    if len(resources) > 1:
+        middle = len(resources) // 2
+        for half in (resources[:middle], resources[middle:]):
+            yield from differences(engine, cerbos, {**request, "resources": half})
+    elif not right[0].failure.startswith(BROKEN):
+        yield Difference(request, left[0], right[0], explanation(engine, request, right[0]))
 
 
 def explanation(engine: Engine, request: Request, theirs: Answer) -> tuple[str, ...] | None:

@@ -45,7 +45,9 @@ def sanitised_kinds() -> Iterator[None]:
         if policy is None:
             return ()
         listed = [rule.row for rule in _listing(policy, kind) if rule.actions(action)]
-        return listed or ([policy.refusal] if policy.refusal else [])
+        if not listed:
+            return [policy.refusal] if policy.refusal else []
+        return [row for row in listed if row.effect is not None or row.rule_activated is not None]
 
     def narrowed(table: RuleTable, kind: str, version: str, scope: str) -> bool:
         return any(any(_listing(policy, kind)) for policy in table._roles.get((version, scope), {}).values())

@@ -15,7 +15,7 @@ from tests.differential.oracle import OracleError, compile_policies
 from tests.differential.policies import policy_set
 from tests.differential.requests import request
 from tests.differential.shrink import Case, difference
-from tests.differential.sides import Configuration, asking_cerbos, ours, written
+from tests.differential.sides import Configuration, asking_cerbos, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,17 +110,18 @@ def compared(seed: int, requests: int = REQUESTS) -> Tally:
     files = policy_set(random)
     asked = [request(random, RESOURCES) for _ in range(requests)]
     try:
-        return _compared(files, configuration, asked)
+        return tallied(files, configuration, asked)
     except OracleError:
         others, refused = accepted(files)
         if not refused:
             raise
-    tally = _compared(others, configuration, asked)
+    tally = tallied(others, configuration, asked)
     tally.refused = refused
     return tally
 
 
-def _compared(files: Files, configuration: Configuration, asked: Sequence[Request]) -> Tally:
+def tallied(files: Files, configuration: Configuration, asked: Sequence[Request]) -> Tally:
+    """Ask both sides everything, and count what differs."""
     tally = Tally(sets=1)
     with written(files) as directory:
         engine = Engine.from_directory(directory, settings=configuration.settings())
@@ -128,7 +129,7 @@ def _compared(files: Files, configuration: Configuration, asked: Sequence[Reques
             for one in asked:
                 tally.checks += len(one["resources"])
                 tally.actions += sum(len(entry["actions"]) for entry in one["resources"])
-                for found in differences(engine, one, ours(engine, one), cerbos.answers(one)):
+                for found in differences(engine, cerbos, one):
                     _count(tally, Case(files, found.request, configuration), found)
     return tally
 

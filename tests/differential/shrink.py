@@ -12,7 +12,7 @@ from engine import Engine, PolicyError
 from tests.differential.compare import Difference, differences
 from tests.differential.expressions import shorter
 from tests.differential.oracle import OracleError
-from tests.differential.sides import Configuration, Files, Request, asking_cerbos, ours, written
+from tests.differential.sides import Configuration, Files, Request, asking_cerbos, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,12 +45,9 @@ def difference(case: Case, times: int = 1) -> Difference | None:
     try:
         with written(case.files) as directory:
             engine = Engine.from_directory(directory, settings=case.configuration.settings())
-            mine = ours(engine, case.request)
             with asking_cerbos(directory, case.configuration) as cerbos:
                 for _ in range(times):
-                    found = _unexplained(
-                        differences(engine, case.request, mine, cerbos.answers(case.request))
-                    )
+                    found = _unexplained(differences(engine, cerbos, case.request))
                     if found is None:
                         break
     except (PolicyError, OracleError, KeyError):

@@ -80,11 +80,14 @@ class Answer(NamedTuple):
     outputs: tuple[tuple[str, str, str, bool], ...] = ()
     """Source, action, value as JSON text, whether it is an error."""
 
-    validation_errors: tuple[tuple[str, str], ...] = ()
-    """Source and path."""
+    validation_errors: tuple[tuple[str, str, str], ...] = ()
+    """Source, path and message."""
 
     evaluation_errors: tuple[str, ...] = ()
     """The expressions that failed."""
+
+    effective_policies: tuple[str, ...] = ()
+    """The policies that were looked at, for all resources of the request."""
 
     failure: str = ""
     """There is no answer, but this."""
@@ -112,7 +115,13 @@ def canonical(value: Any) -> str:
 
 def ours(engine: Engine, request: Request) -> list[Answer]:
     """Ask our engine in this process."""
-    return [answer(decision) for decision in engine.check_many(questions(request))]
+    return _together([answer(decision) for decision in engine.check_many(questions(request))])
+
+
+def _together(answers: Sequence[Answer]) -> list[Answer]:
+    """Let each answer name the policies of all, as Cerbos's log has them for the request as a whole."""
+    policies = tuple(sorted({policy for one in answers for policy in one.effective_policies}))
+    return [one._replace(effective_policies=policies) for one in answers]
 
 
 def questions(request: Request) -> list[CheckInput]:
@@ -157,8 +166,9 @@ def answer(decision: Decision) -> Answer:
                 for out in decision.outputs
             )
         ),
-        tuple(sorted((error.source, error.path) for error in decision.validation_errors)),
+        tuple(sorted((error.source, error.path, error.message) for error in decision.validation_errors)),
         tuple(sorted({error.expression for error in decision.evaluation_errors})),
+        decision.effective_policies,
     )
 
 
@@ -184,13 +194,15 @@ class Cerbos:
         """
         status, said = self._oracle.ask("/api/check/resources", _body(request))
         if status == 200:
-            return [_logged(output) for output in self._decision(said["cerbosCallId"])]
+            entry = self._decision(said["cerbosCallId"])
+            policies = tuple(sorted(entry.get("auditTrail", {}).get("effectivePolicies", ())))
+            return [_logged(output, policies) for output in entry["checkResources"]["outputs"]]
         resources = request["resources"]
         if len(resources) == 1:
             return [Answer(failure=f"{status} {said.get('message', said)}")]
         return [found for one in resources for found in self.answers({**request, "resources": [one]})]
 
-    def _decision(self, call_id: str) -> Sequence[Mapping[str, Any]]:
+    def _decision(self, call_id: str) -> Mapping[str, Any]:
         end = time.monotonic() + LOG_SECONDS
         while time.monotonic() < end:
             place = self._log.tell()
@@ -199,10 +211,9 @@ class Cerbos:
                 self._log.seek(place)
                 time.sleep(0.002)
                 continue
-            entry = json.loads(line, parse_int=float)
+            entry: Mapping[str, Any] = json.loads(line, parse_int=float)
             if entry["callId"] == call_id:
-                found: Sequence[Mapping[str, Any]] = entry["checkResources"]["outputs"]
-                return found
+                return entry
         raise OracleError(f"{call_id} is not in the decision log")
 
 
@@ -211,7 +222,7 @@ def _body(request: Request) -> dict[str, Any]:
     return {"requestId": "1", "includeMeta": True, **body}
 
 
-def _logged(output: Mapping[str, Any]) -> Answer:
+def _logged(output: Mapping[str, Any], policies: tuple[str, ...]) -> Answer:
     return Answer(
         tuple(
             sorted(
@@ -231,9 +242,13 @@ def _logged(output: Mapping[str, Any]) -> Answer:
             )
         ),
         tuple(
-            sorted((error["source"], error.get("path", "")) for error in output.get("validationErrors", ()))
+            sorted(
+                (error["source"], error.get("path", ""), error["message"])
+                for error in output.get("validationErrors", ())
+            )
         ),
         tuple(sorted({error["celError"]["expression"] for error in output.get("evaluationErrors", ())})),
+        policies,
     )
 
 

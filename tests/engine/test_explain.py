@@ -268,6 +268,7 @@ def test_a_role_policy_is_explained() -> None:
     assert (refusal.row.name, refusal.row.from_role_policy, refusal.outcome) == ("", True, "activated")
     assert walk.scopes[0].policies == ("resource.doc.vdefault/acme", "role.intern.vdefault/acme")
     assert "an action that the role policy does not list (DENY): activated" in explanation.to_text()
+    assert "entry of the role policy: action does not match" in explanation.to_text()
 
 
 def test_a_kind_without_policies_is_explained() -> None:

@@ -108,6 +108,22 @@ def test_every_command_explains_its_exit_codes(command: str) -> None:
     assert "Exits with 0" in " ".join(run(command, "--help").output.split())
 
 
+def test_a_reader_that_leaves_early_is_no_fault(policies: Path) -> None:
+    """``extauthz compile policies | head`` says nothing about the end of the pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(  # noqa: S603  # our own command
+        [sys.executable, "-m", "extauthz", "compile", str(policies)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+        cwd=ROOT,
+    )
+    os.close(writer)
+    assert done.stderr == ""
+
+
 # --- check-config -----------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ whatever the rest of a filter says, a resource never passes because something is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.cel import EvaluationError, NoSuchOverload, environment, runtime
@@ -133,24 +133,30 @@ def _call(operand: Expression) -> Evaluator:
 def _junction(operand: Expression) -> Evaluator:
     operands = [evaluator(part) for part in operand.operands]
     decisive = operand.operator == "or"
+    return lambda scope: _decided(((part, scope) for part in operands), decisive=decisive)
 
-    def evaluate(scope: Scope) -> bool:
-        failure: EvaluationError | None = None
-        for part in operands:
-            try:
-                value: object = part(scope)
-            except EvaluationError as error:
-                failure = failure or error
-                continue
-            if value is decisive:
-                return decisive
-            if value is not (not decisive):
-                failure = failure or NoSuchOverload()
-        if failure is not None:
-            raise failure
-        return not decisive
 
-    return evaluate
+def _decided(parts: Iterable[tuple[Evaluator, Scope]], *, decisive: bool) -> bool:
+    """Join truth values as CEL's ``||`` (*decisive* is true) or ``&&``: an error yields to what decides.
+
+    Raises:
+        EvaluationError: the first one, when nothing decides.
+
+    """
+    failure: EvaluationError | None = None
+    for part, scope in parts:
+        try:
+            value: object = part(scope)
+        except EvaluationError as error:
+            failure = failure or error
+            continue
+        if value is decisive:
+            return decisive
+        if value is not (not decisive):
+            failure = failure or NoSuchOverload()
+    if failure is not None:
+        raise failure
+    return not decisive
 
 
 def _negation(operand: Expression) -> Evaluator:
@@ -264,25 +270,8 @@ def _has_two_bodies(operator: str, parts: tuple[Operand, ...]) -> bool:
 
 
 def _quantifier(operand: Expression) -> Evaluator:
-    loop, stops_at = Loop(operand), operand.operator == "exists"
-
-    def evaluate(scope: Scope) -> bool:
-        failure: EvaluationError | None = None
-        for turn in loop.turns(scope):
-            try:
-                value: object = loop.bodies[0](turn)
-            except EvaluationError as error:
-                failure = failure or error
-                continue
-            if value is stops_at:
-                return stops_at
-            if value is not (not stops_at):
-                failure = failure or NoSuchOverload()
-        if failure is not None:
-            raise failure
-        return not stops_at
-
-    return evaluate
+    loop, decisive = Loop(operand), operand.operator == "exists"
+    return lambda scope: _decided(((loop.bodies[0], turn) for turn in loop.turns(scope)), decisive=decisive)
 
 
 def _passing(loop: Loop, scope: Scope) -> list[Scope]:

@@ -133,6 +133,16 @@ def test_what_is_no_file_is_left_out(tmp_path: Path, store: DiskStore) -> None:
     assert dict(store.read().files) == {}
 
 
+def test_schemas_may_be_a_link_to_a_directory(tmp_path: Path, store: DiskStore) -> None:
+    """In a Kubernetes volume every folder is a link; schemas are found behind the one that holds them."""
+    (tmp_path / "..2026" / "_schemas").mkdir(parents=True)
+    (tmp_path / "..2026" / "_schemas" / "expense.json").write_text("{}")
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "_schemas").symlink_to("..data/_schemas")
+    (tmp_path / "..2026" / "_schemas" / "_schemas").symlink_to("..")  # leads round in circles
+    assert dict(store.read().schemas) == {"_schemas/expense.json": b"{}"}
+
+
 def test_a_dangling_link_is_an_error(tmp_path: Path, store: DiskStore) -> None:
     """A policy that is named but is not there is not silently left out."""
     (tmp_path / "a.yaml").symlink_to("nowhere.yaml")

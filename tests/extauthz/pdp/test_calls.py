@@ -12,7 +12,7 @@ from engine.load import PolicyError
 from extauthz.decision_ids import decision_ids
 from extauthz.pdp import Code, Pdp, PdpError, RequestLimits
 from extauthz.pdp.auxdata import AuxDataReader
-from extauthz.pdp.calls import MANY
+from extauthz.pdp.calls import LONG_TEXT, MANY, MANY_VALUES
 from extauthz.pdp.messages import (
     AttributesMap,
     BatchEffects,
@@ -91,10 +91,9 @@ async def test_the_same_time_for_all(engine: Engine) -> None:
     assert len({result.outputs[0].val for result in answer.results}) == 1
 
 
-async def test_many_actions_are_decided_beside_the_loop(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A request of many actions has its answer from a thread: the same answer."""
+@pytest.fixture(name="threads")
+def counted_threads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """List what is called in a thread."""
     threads = []
     in_thread = asyncio.to_thread
 
@@ -103,6 +102,11 @@ async def test_many_actions_are_decided_beside_the_loop(
         return await in_thread(*args)
 
     monkeypatch.setattr(asyncio, "to_thread", counted)
+    return threads
+
+
+async def test_many_actions_are_decided_beside_the_loop(engine: Engine, threads: list[Any]) -> None:
+    """A request of many actions has its answer from a thread: the same answer."""
     actions = tuple(f"a{n}" for n in range(49))
     entries = tuple(entry("view", *actions, id=str(n)) for n in range(MANY // 50 + 1))
     answer = await made(engine).check_resources(CheckResourcesRequest(principal=ANN, resources=entries))
@@ -111,6 +115,55 @@ async def test_many_actions_are_decided_beside_the_loop(
         str(n) for n in range(len(entries))
     ]
     assert all(result.actions["view"] == "EFFECT_ALLOW" for result in answer.results)
+
+
+MUCH = {
+    "numbers": {"much": list(range(MANY_VALUES))},
+    "members": {str(n): n for n in range(MANY_VALUES + 1)},
+    "lists": {"much": [[n] * 10 for n in range(MANY_VALUES // 10)]},
+    "text": {"much": "x" * MANY_VALUES * LONG_TEXT},
+}
+LITTLE = {"open": True, "few": list(range(10)), "text": "x" * 100, "more": {"a": [1, {"b": 2}]}}
+
+
+@pytest.mark.parametrize("attr", MUCH.values(), ids=MUCH)
+@pytest.mark.parametrize("of", ["principal", "resource"])
+async def test_many_values_are_looked_at_beside_the_loop(
+    engine: Engine, threads: list[Any], of: str, attr: Any
+) -> None:
+    """Conditions on many values may take long: checks and plans over them have answers from a thread."""
+    principal = ANN._replace(attr=attr) if of == "principal" else ANN
+    resource = attr if of == "resource" else OPEN
+    calls = made(engine)
+    await calls.check_resources(CheckResourcesRequest("", False, principal, (entry("view", attr=resource),)))
+    assert len(threads) == 1
+    planned = PlanResource("doc", attr=resource)
+    await calls.plan_resources(PlanResourcesRequest("", "view", (), principal, planned))
+    assert len(threads) == 2
+
+
+async def test_many_roles_are_looked_at_beside_the_loop(engine: Engine, threads: list[Any]) -> None:
+    """Each role is a way through the policies: a principal of many has the answer from a thread."""
+    principal = ANN._replace(roles=tuple(f"r{n}" for n in range(MANY_VALUES + 1)))
+    await made(engine).check_resources(CheckResourcesRequest("", False, principal, (entry("view"),)))
+    assert len(threads) == 1
+
+
+async def test_little_is_decided_at_once(engine: Engine, threads: list[Any]) -> None:
+    """An ordinary request does not pay for a thread."""
+    request = CheckResourcesRequest("", False, ANN._replace(attr=LITTLE), (entry("view", attr=LITTLE),) * 5)
+    calls = made(engine)
+    await calls.check_resources(request)
+    await calls.plan_resources(PlanResourcesRequest("", "view", (), request.principal, PlanResource("doc")))
+    assert threads == []
+
+
+async def test_deciding_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose decisions take too long is refused between two of them."""
+    monkeypatch.setattr("extauthz.pdp.calls.DECIDING", -1.0)
+    with pytest.raises(PdpError, match="ask about fewer resources") as caught:
+        await made(engine).check_resources(CheckResourcesRequest("", False, ANN, (entry("view"),)))
+    assert caught.value.code is Code.TOO_LARGE
 
 
 async def test_a_set(engine: Engine) -> None:
