@@ -435,16 +435,30 @@ class Generator:
         function = self.vocabulary.functions.get(node.function)
         if function is None:
             raise UnsupportedError(node, f"unbound function: {node.function}")
-        parts = self.in_order([(self.gone_through, argument) for argument in node.arguments])
+        through = [self.gone_through] * len(node.arguments)
+        if node.function in PATTERN_FUNCTIONS:
+            through[1] = self.pattern
+        parts = self.in_order(list(zip(through, node.arguments, strict=True)))
         trees = [part.tree for part in parts]
         if node.function in self.vocabulary.needs_now:
             trees.insert(0, self.clock(at))
-        return Part(at.call(function, *trees), node.type)
+        result = Part(at.call(function, *trees), node.type)
+        # What a function makes may be far larger than what it was given: a loop must not pile that up.
+        return result if node.type in SMALL else self.charged(at, result)
+
+    def pattern(self, node: Node) -> Part:
+        """Generate a regular expression; one that is met at run time costs more to compile than to match."""
+        part = self.value(node)
+        free = isinstance(node, nodes.Const)
+        return part if free else self.charged(Syntax(node.span), part, "pattern_steps")
 
     def comprehension(self, node: nodes.Comprehension) -> Part:
         """Generate a macro or a binding."""
         return self._comprehension(self, node)
 
+
+PATTERN_FUNCTIONS = frozenset({"matches", "regex.extract", "regex.extractAll", "regex.replace"})
+"""Functions whose second argument is a regular expression."""
 
 NODES: Mapping[type[Node], Callable[..., Part]] = {
     nodes.Call: Generator.call,

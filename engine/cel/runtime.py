@@ -45,6 +45,9 @@ What is gone through in a loop counts too: the elements of a list that is search
 of a text.
 """
 
+STEPS_OF_A_PATTERN = 10_000
+"""What a pattern that is no literal costs in a loop: one evaluation may meet a hundred of them."""
+
 TEXT_OF_A_STEP = 32
 """Characters of a text that are gone through in about the time of one step of a loop."""
 
@@ -112,6 +115,11 @@ def steps(value: Any) -> int:
 def list_steps(value: Any) -> int:
     """Return what it costs to look for something in *value*: nothing, unless it is a list."""
     return len(value) if value.__class__ in _LISTS else 0
+
+
+def pattern_steps(_pattern: object) -> int:
+    """Return what it costs to compile a pattern: up to some ten milliseconds, whatever its length."""
+    return STEPS_OF_A_PATTERN
 
 
 def no_such_key(key: object) -> EvaluationError:

@@ -52,10 +52,21 @@ def decode_base64(text: object) -> bytes:
 
 def encode_json(value: object) -> str:
     """*value* as JSON without spaces, names in order: protobuf's JSON form of a ``google.protobuf.Value``."""
-    pieces: list[str] = []
+    pieces = _Pieces()
     _write(value, pieces)
-    bounded_text(sum(map(len, pieces)))
     return "".join(pieces)
+
+
+class _Pieces(list[str]):
+    """Parts of a text that must not become too long."""
+
+    size = 0
+
+    def append(self, piece: str) -> None:
+        """Add a part, or refuse when the whole is too long."""
+        self.size += len(piece)
+        bounded_text(self.size)
+        super().append(piece)
 
 
 def _write(value: Any, pieces: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -89,15 +89,22 @@ SPECIAL: Mapping[str, str] = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinit
 
 
 def _list_text(values: Sequence[Any]) -> str:
-    pieces = [text_of(value) for value in values]
-    bounded_text(sum(map(len, pieces)))
-    return f"[{', '.join(pieces)}]"
+    return f"[{', '.join(_bounded(map(text_of, values)))}]"
 
 
 def _map_text(values: Mapping[Any, Any]) -> str:
-    pieces = sorted((text_of(name), text_of(value)) for name, value in values.items())
-    bounded_text(sum(len(name) + len(value) for name, value in pieces))
-    return f"{{{', '.join(f'{name}: {value}' for name, value in pieces)}}}"
+    texts = _bounded(text_of(part) for entry in values.items() for part in entry)
+    pairs = sorted(zip(texts, texts, strict=True))
+    return f"{{{', '.join(f'{name}: {value}' for name, value in pairs)}}}"
+
+
+def _bounded(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield *pieces* until they are too much together: what nobody will see is not written."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        bounded_text(size)
+        yield piece
 
 
 TEXTS: Mapping[type, Callable[[Any], str]] = {

@@ -22,8 +22,8 @@ MAX_PATTERN = 10_000
 """Characters of a pattern; more is refused. Patterns are code, but a policy may take one from a request."""
 
 CACHED_PATTERNS = 256
-PATTERN_MEMORY = 8 << 20
-"""Bytes one compiled pattern may use (``max_mem`` of RE2)."""
+PATTERN_MEMORY = 2 << 20
+"""Bytes one compiled pattern may use (``max_mem`` of RE2); it bounds the time of compiling as well."""
 
 MAX_SCANNED = 200_000_000
 """Bytes that finding all matches may read: each match may look ahead to the end, which is quadratic."""
@@ -55,17 +55,25 @@ def _options() -> Any:
     return options
 
 
-@functools.lru_cache(maxsize=CACHED_PATTERNS)
 def compiled(pattern: str) -> Pattern:
     """*pattern* as RE2 has it; raises :class:`EvaluationError` when it is none."""
+    found = _outcome(pattern)
+    if isinstance(found, str):
+        raise EvaluationError(f"error parsing regexp: {found}")
+    return found
+
+
+@functools.lru_cache(maxsize=CACHED_PATTERNS)
+def _outcome(pattern: str) -> Pattern:
+    """Compile *pattern*, or say why it is none: finding that out again would cost the same each time."""
     if len(pattern) > MAX_PATTERN:
-        raise EvaluationError(f"error parsing regexp: pattern of {len(pattern)} characters is too long")
+        return f"pattern of {len(pattern)} characters is too long"
     if ANY_BYTE.search(pattern):
-        raise EvaluationError("error parsing regexp: invalid escape sequence: \\C")
+        return "invalid escape sequence: \\C"
     try:
         return re2.compile(pattern, _options())
     except re2.error as error:
-        raise EvaluationError(f"error parsing regexp: {_reason(error)}") from None
+        return _reason(error)
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from engine.cel import CompileError, Environment, EvaluationError, runtime
 from engine.cel.frontend import MAX_LENGTH
+from engine.cel.library import arguments, regex
 
 ENVIRONMENT = Environment({"x": "dyn", "l": "list<dyn>", "s": "string"})
 
@@ -141,6 +142,43 @@ def test_the_budget_holds_in_functions_of_deep_operands() -> None:
     for level in range(8):
         text = f"l.exists(v{level}, {text})"
     assert fails(text, l=[1.0] * 40) == "more than 1000000 steps in nested macros"
+
+
+EXHAUSTED = "more than 1000000 steps in nested macros"
+
+
+def test_what_functions_make_in_a_loop_is_counted() -> None:
+    """A small request cannot have a loop build lists and texts until the memory is full."""
+    assert fails("lists.range(int(x)).map(a, lists.range(1000))", x=1e6) == EXHAUSTED
+    assert fails("l.map(a, s.replace('a', x))", l=[1.0] * 5_000, s="a" * 1_000, x="b" * 1_000) == EXHAUSTED
+    assert fails("l.map(a, '%s'.format([s]))", l=[1.0] * 10_000, s="a" * 10_000) == EXHAUSTED
+
+
+def test_patterns_of_a_request_are_counted() -> None:
+    """Each pattern that a loop takes from data costs what compiling it may cost; a literal one is free."""
+    patterns = [f"x{number}[a-z]+" for number in range(200)]
+    for call in ("s.matches(p)", "regex.replace(s, p, '') == ''", "regex.extract(s, p).hasValue()"):
+        assert fails(f"l.exists(p, {call})", l=patterns, s="y") == EXHAUSTED
+    few = SimpleNamespace(l=patterns[:50], s="y")
+    assert ENVIRONMENT.compile("l.exists(p, s.matches(p))").function(few) is False
+    many = SimpleNamespace(l=["y"] * 10_000)
+    assert ENVIRONMENT.compile("l.all(e, e.matches('^[x-z]$'))").function(many) is True
+
+
+def test_a_pattern_that_is_none_is_compiled_once() -> None:
+    """That a pattern is too large or wrong is remembered, as compiling it would take as long each time."""
+    before = regex._outcome.cache_info().misses
+    for _ in range(3):
+        assert fails("s.matches(x)", s="", x="(never closed").startswith("error parsing regexp: ")
+    assert regex._outcome.cache_info().misses == before + 1
+
+
+@pytest.mark.parametrize("text", ["'%s'.format([l])", "json.encode(l)", "'%s'.format([{'a': l}])"])
+def test_texts_are_measured_while_they_are_written(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be too long is not written first: the elements after the limit are never looked at."""
+    monkeypatch.setattr(arguments, "MAX_TEXT", 1_000)
+    beyond = [*["a" * 100] * 20, SimpleNamespace()]  # the last has no text: reaching it is another failure
+    assert "exceeds the maximum of 1000" in fails(text, l=beyond)
 
 
 def test_texts_cannot_be_doubled_without_end() -> None:
