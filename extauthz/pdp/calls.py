@@ -6,7 +6,6 @@ How requests travel (REST, gRPC) is not known here. A call that has no answer ra
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -21,6 +20,7 @@ from engine.explain import explain
 from engine.load import PolicyError
 from engine.plan import PlanInput
 from extauthz.pdp import messages
+from extauthz.pdp.apart import apart
 from extauthz.pdp.errors import Code, PdpError, invalid
 from extauthz.pdp.messages import (
     BatchEffects,
@@ -225,12 +225,12 @@ class Pdp:
     async def decided(self, questions: Sequence[model.CheckInput]) -> list[model.Decision]:
         """Ask the engine, in a thread when that may take long."""
         if _is_much(questions):
-            return await asyncio.to_thread(self.decide, questions)
+            return await apart(self.decide, questions)
         return self.decide(questions)
 
     async def _planned(self, question: PlanInput) -> planner.Plan:
         if _is_much([question]):
-            return await asyncio.to_thread(self._plan, question)
+            return await apart(self._plan, question)
         return self._plan(question)
 
     def _plan(self, question: PlanInput) -> planner.Plan:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.check import targets_of
+from extauthz.pdp.apart import apart
 from extauthz.pdp.calls import result
 from extauthz.pdp.errors import PdpError, invalid
 from extauthz.pdp.explain_messages import ExplainedEntry, ExplainResourcesResponse
@@ -45,7 +46,7 @@ class Explaining:
         """Decide each action on each resource, and tell why."""
         questions = await self._pdp.questions(request)
         async with self._turn:
-            results = await asyncio.to_thread(self._results, request, questions)
+            results = await apart(self._results, request, questions)
         return ExplainResourcesResponse(request.request_id, results, self._pdp.new_call_id())
 
     def _results(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from extauthz.pdp import protojson
+from extauthz.pdp.apart import apart
 from extauthz.pdp.cors import ASKED_METHOD
 from extauthz.pdp.errors import Code, PdpError, invalid
 from extauthz.pdp.schema import message_type
@@ -233,7 +234,7 @@ async def _decoded(cls: type[Any], body: bytes) -> Any:
     try:
         if len(body) < LARGE:
             return protojson.decode(cls, body)
-        return await asyncio.to_thread(protojson.decode, cls, body)
+        return await apart(protojson.decode, cls, body)
     except protojson.FormatError as error:
         raise invalid(str(error)) from None
 
@@ -246,7 +247,7 @@ async def _written(message: Any, *, pretty: bool) -> bytes:
 
 
 async def _written_in_thread(message: Any, *, pretty: bool) -> bytes:
-    return await asyncio.to_thread(protojson.encode, message, pretty=pretty)
+    return await apart(protojson.encode, message, pretty=pretty)
 
 
 def _refusal(error: PdpError, *, pretty: bool) -> Response:

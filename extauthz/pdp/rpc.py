@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from extauthz.pdp.apart import apart
 from extauthz.pdp.errors import Code, PdpError, invalid
 from extauthz.pdp.schema import message_type
 from extauthz.pdp.services import CODEC, Caller
@@ -40,7 +40,7 @@ def _procedure(method: Method, answer: Answer) -> Procedure:
 
     async def procedure(request: bytes, metadata: Metadata) -> bytes:
         try:
-            message = decode(request) if len(request) < LARGE else await asyncio.to_thread(decode, request)
+            message = decode(request) if len(request) < LARGE else await apart(decode, request)
             return encode(await answer(message, lambda: Caller(metadata())))
         except WireError as error:
             raise _refusal(invalid(str(error))) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from engine.engine import Engine
 from engine.load import PolicyError
 from extauthz.decision_ids import decision_ids
-from extauthz.pdp import Code, Pdp, PdpError, RequestLimits
+from extauthz.pdp import Code, Pdp, PdpError, RequestLimits, calls
 from extauthz.pdp.auxdata import AuxDataReader
 from extauthz.pdp.calls import LONG_TEXT, MANY, MANY_VALUES
 from extauthz.pdp.messages import (
@@ -95,13 +94,13 @@ async def test_the_same_time_for_all(engine: Engine) -> None:
 def counted_threads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """List what is called in a thread."""
     threads = []
-    in_thread = asyncio.to_thread
+    in_thread = calls.apart
 
     async def counted(*args: Any) -> Any:
         threads.append(args)
         return await in_thread(*args)
 
-    monkeypatch.setattr(asyncio, "to_thread", counted)
+    monkeypatch.setattr(calls, "apart", counted)
     return threads
 
 
