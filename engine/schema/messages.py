@@ -142,7 +142,8 @@ def _required(error: jsonschema_rs.ValidationError, schema: Lookup, where: str) 
 
 def _property_names(error: jsonschema_rs.ValidationError, schema: Lookup, where: str) -> Iterator[Leaf]:
     inner = error.kind.as_dict()["error"]
-    yield from leaves([inner], schema, f"{where}{pointer([inner.instance])}")
+    name = f"{where}{pointer([inner.instance])}"
+    yield from (leaf._replace(path=name) for leaf in leaves([inner], schema))
 
 
 def _contains(error: jsonschema_rs.ValidationError, schema: Lookup, where: str) -> Iterator[Leaf]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from tests.differential import cel
+from tests.differential import cel, schemas
 from tests.differential.run import REQUESTS, RESOURCES, Tally, runs
 from tests.differential.shrink import shrunk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SHRUNK = 3
 """How many differences are reduced to small ones; that takes a minute or two each."""
@@ -18,12 +22,19 @@ SHRUNK = 3
 @click.command()
 @click.option("--checks", default=20_000, show_default=True, help="Resources to ask about, at least.")
 @click.option("--expressions", default=0, show_default=True, help="Expressions to evaluate, at least.")
+@click.option("--attributes", default=0, show_default=True, help="Attributes to hold against schemas.")
 @click.option("--seed", type=int, help="The first seed; by default a fresh one.")
-def main(checks: int, expressions: int, seed: int | None) -> None:
+def main(checks: int, expressions: int, attributes: int, seed: int | None) -> None:
     """Ask the real Cerbos and ours the same, and show what differs."""
     first = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     click.echo(f"seed {first}")
-    same = [_checks(first, checks), _expressions(first, expressions)]
+    sets = -(-checks // (RESOURCES * REQUESTS))
+    of_schemas = -(-attributes // (schemas.RESOURCES * schemas.REQUESTS))
+    same = [
+        _checks(runs(range(first, first + sets))),
+        _checks(map(schemas.compared, range(first, first + of_schemas))),
+        _expressions(first, expressions),
+    ]
     sys.exit(not all(same))
 
 
@@ -46,15 +57,15 @@ def _expressions(first: int, count: int) -> bool:
     return not unexplained
 
 
-def _checks(first: int, checks: int) -> bool:
+def _checks(tallies: Iterable[Tally]) -> bool:
     """Compare checks; true when nothing is unexplained."""
-    sets = -(-checks // (RESOURCES * REQUESTS))
     tally = Tally()
-    for one in runs(range(first, first + sets)):
+    for one in tallies:
         tally.add(one)
         if sys.stdout.isatty():
             click.echo(f"\r{tally.checks} checks, {len(tally.unexplained)} unexplained", nl=False)
-    click.echo(f"\n{tally}")
+    if tally.sets:
+        click.echo(f"\n{tally}")
     for case, found in tally.unexplained[:SHRUNK]:
         smaller, difference = shrunk(case, found)
         click.echo(f"\n{smaller}")

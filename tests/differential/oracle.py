@@ -132,6 +132,10 @@ class Oracle:
     def ask(self, path: str, body: Any) -> tuple[int, Any]:
         """POST *body* as JSON; return the status and the JSON of the answer."""
         payload = json.dumps(body, ensure_ascii=False).encode()
+        return self.post(path, payload)
+
+    def post(self, path: str, payload: bytes) -> tuple[int, Any]:
+        """POST bytes as they are; return the status and the JSON of the answer."""
         return self._request("POST", path, payload)
 
     def get(self, path: str) -> tuple[int, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from engine.rules import CompiledPolicy, Parameters, RoleRule, Row, RuleTable
-    from engine.targets import Stage, Step
+    from engine.targets import Selection, Stage, Step, Target
 
 
 def _matches(rule: RoleRule, _authored: str, kind: str) -> bool:
@@ -85,11 +85,15 @@ def role_policy_hole() -> Iterator[None]:
 
         def visible(roles: tuple[str, ...]) -> bool:
             own = policy.rules if policy else ()
-            if any(selects(role) for rule in own for selects, _ in rule.rows for role in roles):
+            if any(selects.count(roles) for rule in own for selects, _ in rule.rows):
                 return True
             return any(any(_listing(narrowing[role], kind)) for role in roles if role in narrowing)
 
-        stage._select = lambda action, roles: select(action, roles) if visible(roles) else ()
+        def seen(action: str) -> Selection:
+            selected = select(action)
+            return lambda roles: selected(roles) if visible(roles) else ()
+
+        stage._select = seen
         return stage
 
     with mock.patch.object(rules.RuleTable, "_resource_stage", resource_stage):
@@ -143,10 +147,26 @@ def failing_variables_are_null() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def schemas_of_scopes_with_a_policy() -> Iterator[None]:
+    """Hold attributes against schemas only where the scope of the resource has a policy of its own."""
+    original = rules.RuleTable._resource_target
+
+    def target(table: RuleTable, kind: str, version: str, scope: str, chain: tuple[str, ...]) -> Target:
+        found = original(table, kind, version, scope, chain)
+        if (names.sanitised(kind), version, scope) not in table._resources:
+            found.attributes = None
+        return found
+
+    with mock.patch.object(rules.RuleTable, "_resource_target", target):
+        yield
+
+
 QUIRKS: Mapping[str, Callable[[], Any]] = {
     "sanitised-kinds": sanitised_kinds,
     "role-policy-hole": role_policy_hole,
     "condition-not-met-without-the-derived-role": conditions_of_derived_roles_not_held,
     "failing-variables-of-derived-roles": failing_variables_are_null,
+    "schemas-below-their-policy": schemas_of_scopes_with_a_policy,
 }
 """Changes to our engine, by the id of the divergence."""

@@ -47,15 +47,22 @@ def compared(seed: int) -> Tally:
 def schema_set(random: Random) -> Files:
     """Return schemas and policies that refer to them, by the name of their file."""
     files: Json = {"_schemas/principal.json": schema(random), "_schemas/shared/parts.json": _shared(random)}
-    for index, kind in enumerate(KINDS):
+    for index in range(len(KINDS)):
         files[f"_schemas/{index}.json"] = schema(random)
         for scope in SCOPES[: random.randint(1, len(SCOPES))]:
-            files[f"{index}_{scope}.json"] = {"apiVersion": API, "resourcePolicy": _policy(random, index, scope)}
+            files[f"{index}_{scope}.json"] = {
+                "apiVersion": API,
+                "resourcePolicy": _policy(random, index, scope),
+            }
     return files
 
 
 def _policy(random: Random, index: int, scope: str) -> Json:
-    rule = {"actions": ["view*", "edit"], "effect": random.choice(("EFFECT_ALLOW", "EFFECT_DENY")), "roles": ["user"]}
+    rule = {
+        "actions": ["view*", "edit"],
+        "effect": random.choice(("EFFECT_ALLOW", "EFFECT_DENY")),
+        "roles": ["user"],
+    }
     body: Json = {"resource": KINDS[index], "version": "default", "rules": [rule], "schemas": {}}
     if scope:
         body["scope"] = scope
@@ -94,7 +101,12 @@ def _some(random: Random, keywords: Mapping[str, Any]) -> Json:
 
 
 def _text(random: Random, _depth: int) -> Json:
-    limits = {"minLength": 2, "maxLength": 4, "pattern": random.choice(PATTERNS), "format": random.choice(FORMATS)}
+    limits = {
+        "minLength": 2,
+        "maxLength": 4,
+        "pattern": random.choice(PATTERNS),
+        "format": random.choice(FORMATS),
+    }
     return {"type": "string"} | _some(random, limits)
 
 
@@ -123,7 +135,9 @@ def _object(random: Random, depth: int) -> Json:
         "propertyNames": {"maxLength": 4},
         "patternProperties": {"^l": {"type": "array"}},
     }
-    return {"type": "object", "properties": {name: _value(random, depth) for name in names}} | _some(random, limits)
+    return {"type": "object", "properties": {name: _value(random, depth) for name in names}} | _some(
+        random, limits
+    )
 
 
 def _list(random: Random, depth: int) -> Json:
@@ -151,7 +165,11 @@ def _referred(_random: Random, _depth: int) -> Json:
 
 def request(random: Random) -> Json:
     """Return a request of ``CheckResources`` about several resources."""
-    principal: Json = {"id": "ann", "roles": [random.choice(("user", "guest"))], "attr": attributes(random, 2)}
+    principal: Json = {
+        "id": "ann",
+        "roles": [random.choice(("user", "guest"))],
+        "attr": attributes(random, 2),
+    }
     return {"principal": principal, "resources": [_entry(random) for _ in range(RESOURCES)]}
 
 

@@ -43,6 +43,8 @@ class Configuration:
     default_policy_version: str = "default"
     default_scope: str = ""
     globals: Mapping[str, Any] = field(default_factory=dict)
+    key_sets: tuple[Mapping[str, Any], ...] = ()
+    """Where the keys of tokens are, in Cerbos's words; for servers only."""
 
     def settings(self) -> Settings:
         """Return the settings of our engine."""
@@ -67,6 +69,7 @@ class Configuration:
                 "celErrorLogLevel": "none",
             },
             "schema": {"enforcement": self.schema_enforcement},
+            "auxData": {"jwt": {"keySets": [dict(keys) for keys in self.key_sets]}},
         }
 
 
@@ -166,10 +169,21 @@ def answer(decision: Decision) -> Answer:
                 for out in decision.outputs
             )
         ),
-        tuple(sorted((error.source, error.path, error.message) for error in decision.validation_errors)),
+        tuple(
+            sorted(
+                (error.source, error.path, _ordered(error.message)) for error in decision.validation_errors
+            )
+        ),
         tuple(sorted({error.expression for error in decision.evaluation_errors})),
         decision.effective_policies,
     )
+
+
+def _ordered(message: str) -> str:
+    """Put the words of a message that lists names in order; Cerbos lists them in that of a Go map."""
+    if message.startswith("additionalProperties "):
+        return " ".join(sorted(message.replace(",", "").split(" ")))
+    return message
 
 
 # -- Cerbos's ----------------------------------------------------------------------------------------------
@@ -201,6 +215,10 @@ class Cerbos:
         if len(resources) == 1:
             return [Answer(failure=f"{status} {said.get('message', said)}")]
         return [found for one in resources for found in self.answers({**request, "resources": [one]})]
+
+    def rest(self, path: str, body: bytes) -> tuple[int, Any]:
+        """POST *body* as it is; return the status and the JSON of the answer."""
+        return self._oracle.post(path, body)
 
     def _decision(self, call_id: str) -> Mapping[str, Any]:
         end = time.monotonic() + LOG_SECONDS
@@ -243,7 +261,7 @@ def _logged(output: Mapping[str, Any], policies: tuple[str, ...]) -> Answer:
         ),
         tuple(
             sorted(
-                (error["source"], error.get("path", ""), error["message"])
+                (error["source"], error.get("path", ""), _ordered(error["message"]))
                 for error in output.get("validationErrors", ())
             )
         ),

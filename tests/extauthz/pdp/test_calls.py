@@ -10,6 +10,7 @@ from engine.engine import Engine
 from engine.load import PolicyError
 from extauthz.decision_ids import decision_ids
 from extauthz.pdp import Code, Pdp, PdpError, RequestLimits, calls
+from extauthz.pdp.apart import apart
 from extauthz.pdp.auxdata import AuxDataReader
 from extauthz.pdp.calls import LONG_TEXT, MANY, MANY_VALUES
 from extauthz.pdp.messages import (
@@ -94,7 +95,7 @@ async def test_the_same_time_for_all(engine: Engine) -> None:
 def counted_threads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """List what is called in a thread."""
     threads = []
-    in_thread = calls.apart
+    in_thread = apart
 
     async def counted(*args: Any) -> Any:
         threads.append(args)
