@@ -32,12 +32,12 @@ CHARACTERS = 16
 class Stage:
     """One scope on the way from a target's leaf to the root, with the rules that stand in it."""
 
-    __slots__ = ("_select", "consent", "derived_roles", "policies", "policy", "role_policies", "scope")
+    __slots__ = ("consent", "derived_roles", "policies", "policy", "role_policies", "scope", "selection")
 
     def __init__(
         self,
         scope: str,
-        select: Callable[[str], Selection],
+        selection: Callable[[str], Selection],
         *,
         policy: CompiledPolicy | None,
         role_policies: Mapping[str, CompiledPolicy],
@@ -54,15 +54,12 @@ class Stage:
         """An allow in this scope needs the consent of a scope above it."""
         self.policies = policies
         """The keys of the target's policies in this scope and the scopes above it."""
-        self._select = select
+        self.selection = selection
+        """From an action to what selects the rows for many roles: its globs are matched once for all."""
 
     def rows(self, action: str, roles: tuple[str, ...]) -> tuple[Row, ...]:
         """Return the rows that concern *action* and a holder of one of *roles*, in order."""
-        return self._select(action)(roles)
-
-    def selection(self, action: str) -> Selection:
-        """Return what selects the rows for many roles: the globs of actions are matched once for all."""
-        return self._select(action)
+        return self.selection(action)(roles)
 
 
 class Step:

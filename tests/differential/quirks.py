@@ -80,7 +80,7 @@ def role_policy_hole() -> Iterator[None]:
         policies: tuple[str, ...],
     ) -> Stage:
         stage = original(table, policy, kind, version, scope, policies)
-        select = stage._select
+        select = stage.selection
         narrowing = table._roles.get((version, scope), {})
 
         def visible(roles: tuple[str, ...]) -> bool:
@@ -93,7 +93,7 @@ def role_policy_hole() -> Iterator[None]:
             selected = select(action)
             return lambda roles: selected(roles) if visible(roles) else ()
 
-        stage._select = seen
+        stage.selection = seen
         return stage
 
     with mock.patch.object(rules.RuleTable, "_resource_stage", resource_stage):
