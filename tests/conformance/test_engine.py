@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from engine import AuxData, CheckInput, Decision, Engine, Principal, Resource, json_value
+from engine import AuxData, CheckInput, Decision, Engine, json_value
+from tests import questions as read
 from tests.conformance.suite import corpus, parameters
 
 if TYPE_CHECKING:
@@ -38,20 +39,8 @@ def question(given: dict[str, Any]) -> CheckInput:
     principal, resource = given["principal"], given["resource"]
     aux_data = given.get("auxData", {})
     return CheckInput(
-        Principal(
-            principal["id"],
-            tuple(principal["roles"]),
-            json_value(principal.get("attr", {})),
-            principal.get("policyVersion", ""),
-            principal.get("scope", ""),
-        ),
-        Resource(
-            resource["kind"],
-            resource.get("id", ""),
-            json_value(resource.get("attr", {})),
-            resource.get("policyVersion", ""),
-            resource.get("scope", ""),
-        ),
+        read.principal(principal),
+        read.resource(resource),
         tuple(given["actions"]),
         AuxData(json_value(aux_data.get("jwt", {})), json_value(aux_data.get("jwts", {}))),
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from engine import AuxData, CheckInput, Decision, Engine, Principal, Resource, Settings, json_value
+from engine import AuxData, CheckInput, Decision, Engine, Settings
+from tests import questions as read
 from tests.conformance.suite import corpus, parameters
 
 if TYPE_CHECKING:
@@ -33,19 +34,9 @@ def engine(enforcement: SchemaEnforcement) -> Engine:
 
 def question(given: dict[str, Any]) -> CheckInput:
     principal, resource = given["principal"], given["resource"]
-    version = principal.get("policyVersion", "")
-    attributes, facts = json_value(principal.get("attr", {})), json_value(resource.get("attr", {}))
     return CheckInput(
-        Principal(
-            principal["id"], tuple(principal["roles"]), attributes, version, principal.get("scope", "")
-        ),
-        Resource(
-            resource["kind"],
-            resource["id"],
-            facts,
-            resource.get("policyVersion", ""),
-            resource.get("scope", ""),
-        ),
+        read.principal(principal),
+        read.resource(resource),
         tuple(given["actions"]),
         AuxData(),
     )

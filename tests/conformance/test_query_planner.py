@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from engine import AuxData, Engine, Principal, Resource, json_value
+from engine import AuxData, Engine, json_value
 from engine.cel import Timestamp
 from engine.plan import PlanInput
+from tests import questions as read
 from tests.conformance.suite import corpus, parameters
 
 if TYPE_CHECKING:
@@ -42,20 +43,8 @@ def engine(*, lenient_scope_search: bool) -> Engine:
 def question(principal: dict[str, Any], test: dict[str, Any]) -> PlanInput:
     resource = test["resource"]
     return PlanInput(
-        Principal(
-            principal["id"],
-            tuple(principal["roles"]),
-            json_value(principal.get("attr", {})),
-            principal.get("policyVersion", ""),
-            principal.get("scope", ""),
-        ),
-        Resource(
-            resource["kind"],
-            "",
-            json_value(resource.get("attr", {})),
-            resource.get("policyVersion", ""),
-            resource.get("scope", ""),
-        ),
+        read.principal(principal),
+        read.resource(resource),
         tuple(test.get("actions") or (test["action"],)),
         FACTS,
     )

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine import Engine, Principal, Resource, json_value
+from engine import Engine, json_value
 from engine.plan import Plan, PlanError, PlanInput
 from engine.plan.filter import debug, from_json
+from tests import questions as read
 from tests.differential import policies, requests
 from tests.differential.oracle import Oracle, OracleError, cerbos
 from tests.differential.plan_quirks import QUIRKS
@@ -110,16 +111,8 @@ def ours(engine: Engine, request: Mapping[str, Any]) -> Side:
     """Ask our engine."""
     who, what = request["principal"], request["resource"]
     question = PlanInput(
-        Principal(
-            who["id"],
-            tuple(who["roles"]),
-            json_value(who["attr"]),
-            who.get("policyVersion", ""),
-            who.get("scope", ""),
-        ),
-        Resource(
-            what["kind"], "", json_value(what["attr"]), what.get("policyVersion", ""), what.get("scope", "")
-        ),
+        read.principal(who),
+        read.resource(what),
         tuple(request["actions"]),
     )
     try:

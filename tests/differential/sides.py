@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine import AuxData, CheckInput, Engine, Principal, Resource, Settings, json_value
+from engine import AuxData, CheckInput, Engine, Settings, json_value
+from tests import questions as read
 from tests.differential.oracle import Oracle, OracleError, cerbos
 
 if TYPE_CHECKING:
@@ -129,28 +130,12 @@ def _together(answers: Sequence[Answer]) -> list[Answer]:
 
 def questions(request: Request) -> list[CheckInput]:
     """Return the questions that a request asks."""
-    principal = Principal(
-        request["principal"]["id"],
-        tuple(request["principal"]["roles"]),
-        json_value(request["principal"].get("attr", {})),
-        request["principal"].get("policyVersion", ""),
-        request["principal"].get("scope", ""),
-    )
+    principal = read.principal(request["principal"])
     claims = AuxData(json_value(request.get("claims", {})))
     return [
-        CheckInput(principal, _resource(entry["resource"]), tuple(entry["actions"]), claims)
+        CheckInput(principal, read.resource(entry["resource"]), tuple(entry["actions"]), claims)
         for entry in request["resources"]
     ]
-
-
-def _resource(given: Mapping[str, Any]) -> Resource:
-    return Resource(
-        given["kind"],
-        given["id"],
-        json_value(given.get("attr", {})),
-        given.get("policyVersion", ""),
-        given.get("scope", ""),
-    )
 
 
 def answer(decision: Decision) -> Answer:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from engine import AuxData, CheckInput, Decision, Effect, Principal, Resource, RuleTable, Settings, json_value
+from engine import AuxData, CheckInput, Decision, Effect, RuleTable, Settings, json_value
 from engine.cel import Timestamp
 from engine.compile import compile_policies
 from engine.document import parse
 from engine.load import load_document
+from tests import questions as read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,14 +46,8 @@ class Row:
         resource = self.check["resource"]
         aux_data = self.check.get("auxData") or self.table.get("auxData") or {}
         return CheckInput(
-            Principal(principal["id"], tuple(principal["roles"]), json_value(principal.get("attr", {}))),
-            Resource(
-                resource["kind"],
-                resource.get("id", ""),
-                json_value(resource.get("attr", {})),
-                resource.get("policyVersion", ""),
-                resource.get("scope", ""),
-            ),
+            read.principal(principal),
+            read.resource(resource),
             tuple(self.check["actions"]),
             AuxData(json_value(aux_data.get("jwt", {})), json_value(aux_data.get("jwts", {}))),
         )
