@@ -1,4 +1,4 @@
-"""The policy engine: Cerbos-format policies in, decisions out. It knows nothing of HTTP or Envoy.
+"""The policy engine: Cerbos-format policies in, decisions out. It knows nothing of servers or gateways.
 
 >>> from engine import CheckInput, Engine, Principal, Resource
 >>> engine = Engine.from_directory("policies", watch=True)

@@ -107,9 +107,7 @@ def _guarded(compute: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function; whatever goes wrong is an error of evaluation."""
     try:
         return compute(*arguments)
-    except EvaluationError:
-        raise
-    except RecursionError:
+    except (EvaluationError, RecursionError):
         raise
     except Exception as error:
         raise runtime.translated(error) from error
