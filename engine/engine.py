@@ -61,6 +61,9 @@ class Reload:
     warnings: tuple[Fault, ...] = ()
     """What looks like a mistake in the policies in force."""
 
+    revision: str = ""
+    """What the store calls the state in force: a commit, a version; empty where it has no name for it."""
+
     @property
     def ok(self) -> bool:
         """The state of the store is in force."""
@@ -77,13 +80,16 @@ class Engine:
         store: Store | None = None,
         loader: Loader | None = None,
         on_reload: Callable[[Reload], None] | None = None,
+        revision: str = "",
     ) -> None:
+        """*revision* is what the store calls the state that *table* was made of."""
         self._table = table
+        self._revision = revision
         self._store = store
         self._loader = loader or Loader(table.settings)
         self._listeners = [on_reload] if on_reload else []
         self._lock = threading.Lock()
-        self._status = Reload(_utc_now(), 0.0, policies=len(table.policies), warnings=table.warnings)
+        self._status = self._result(time.monotonic())
 
     # -- making one ----------------------------------------------------------------------------------------
 
@@ -128,8 +134,9 @@ class Engine:
 
         """
         loader = Loader(settings or Settings())
-        table = loader.table(store.read())
-        engine = cls(table, store=store, loader=loader, on_reload=on_reload)
+        snapshot = store.read()
+        table = loader.table(snapshot)
+        engine = cls(table, store=store, loader=loader, on_reload=on_reload, revision=snapshot.revision)
         if watch and isinstance(store, Watchable):
             store.watch(engine.reload)
         return engine
@@ -209,7 +216,8 @@ class Engine:
     def replace(self, table: RuleTable) -> None:
         """Put another table in force; checks under way end with the one they began with."""
         self._table = table
-        self._conclude(Reload(_utc_now(), 0.0, policies=len(table.policies), warnings=table.warnings))
+        self._revision = ""
+        self._conclude(self._result(time.monotonic()))
 
     def listen(self, listener: Callable[[Reload], None]) -> None:
         """Call *listener* after each reload that found something new, from the thread that made it."""
@@ -231,15 +239,17 @@ class Engine:
     def _reload(self, started: float) -> Reload:
         if self._store is None:
             raise StoreError("the engine has no store to reload from")
-        table = self._loader.table(self._store.read())
+        snapshot = self._store.read()
+        table = self._loader.table(snapshot)
         changed = table is not self._table
-        self._table = table
+        self._table, self._revision = table, snapshot.revision
         return self._result(started, changed=changed)
 
     def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
         seconds = time.monotonic() - started
         table = self._table
-        return Reload(_utc_now(), seconds, faults, changed, len(table.policies), table.warnings)
+        policies = len(table.policies)
+        return Reload(_utc_now(), seconds, faults, changed, policies, table.warnings, self._revision)
 
     def _conclude(self, result: Reload) -> Reload:
         """Keep the result, and tell the listeners unless it says nothing new."""

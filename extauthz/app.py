@@ -106,13 +106,13 @@ def build(settings: config.Config) -> App:
 
     """
     http = client(MAX_CONNECTIONS)
-    store = open_store(settings.storage.driver, storage_options(settings.storage))
+    store = open_store(settings.storage.driver, settings.storage.chosen.options())
     engine = Engine.from_store(store, settings=engine_settings(settings.engine, settings.attribute_schemas))
     _log_warnings(engine.status)
     key_sets = {keys.id: _made_key_set(keys, http) for keys in settings.aux_data.jwt.key_sets}
     authorizer = _authorizer(settings, engine, key_sets, http)
-    watch = settings.storage.disk.watch_for_changes
-    watched = store if watch and isinstance(store, Watchable) else None
+    follows = settings.storage.chosen.follows
+    watched = store if follows and isinstance(store, Watchable) else None
     pdp = _pdp(settings, engine, key_sets) if settings.serves_pdp else None
     return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp)
 
@@ -122,6 +122,8 @@ def build(settings: config.Config) -> App:
 
 def _policies(reload: Reload) -> Component:
     loaded = f"{reload.policies} {'policy' if reload.policies == 1 else 'policies'}"
+    if reload.revision:
+        loaded += f" of revision {reload.revision}"
     if reload.ok:
         return Component("policies", ready=True, detail=loaded)
     faults = "; ".join(map(str, reload.faults))
@@ -138,7 +140,11 @@ def _key_set(status: KeySetStatus) -> Component:
 
 def _log_reload(reload: Reload) -> None:
     if reload.ok:
-        log.info("policies changed: %d are in force", reload.policies)
+        log.info(
+            "policies changed: %d are in force",
+            reload.policies,
+            extra={"revision": reload.revision} if reload.revision else {},
+        )
         _log_warnings(reload)
     else:
         log.error(
@@ -153,11 +159,6 @@ def _log_warnings(reload: Reload) -> None:
 
 
 # --- engine -----------------------------------------------------------------------------------------------
-
-
-def storage_options(storage: config.Storage) -> dict[str, object]:
-    """Return what the store is opened with."""
-    return {"directory": storage.disk.directory, "watchForChanges": storage.disk.watch_for_changes}
 
 
 def engine_settings(engine: config.EngineSettings, schemas: config.Schema) -> Settings:

@@ -12,7 +12,15 @@ import types
 import typing
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, Union
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -137,6 +145,7 @@ def not_empty(value: tuple[T, ...]) -> tuple[T, ...]:
     return value
 
 
+NonEmpty = Annotated[str, Field(min_length=1)]
 Duration = Annotated[datetime.timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[Duration, AfterValidator(_above_zero)]
 

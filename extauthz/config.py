@@ -40,6 +40,7 @@ from extauthz.blocks import (
     Block,
     Complaint,
     Duration,
+    NonEmpty,
     Path,
     PositiveDuration,
     fault,
@@ -52,11 +53,11 @@ from extauthz.request import LIMITS, Limits
 from extauthz.routes import HostPattern, PathTemplate, Pattern, clashes
 from extauthz.slots import Scope, Slot, Want
 from extauthz.sources import UrlTemplate
+from extauthz.storage_blocks import LATER_DRIVERS, DiskStorage, Storage
 from extauthz.transport.address import Address, AddressError
 
 Bytes = Annotated[int, Field(ge=1, le=1 << 30)]
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
-NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 def seconds(value: float) -> datetime.timedelta:
@@ -208,41 +209,6 @@ class Server(Block):
     log_request_payloads: bool = False
     metrics_enabled: Any = None
     playground_enabled: Any = None
-
-
-# --- storage ----------------------------------------------------------------------------------------------
-
-
-class DiskStorage(Block):
-    """Policies in a directory."""
-
-    directory: NonEmpty = "policies"
-    watch_for_changes: bool = False
-
-
-LATER_DRIVERS = ("git", "blob", "sqlite3", "postgres", "mysql", "overlay", "hub")
-
-
-def _known_driver(value: object) -> object:
-    if value in LATER_DRIVERS:
-        raise fault(f"the storage driver `{value}` is not built yet: use `disk`")
-    if isinstance(value, str) and value != "disk":
-        raise fault(unknown("storage driver", value, ["disk"]))
-    return value
-
-
-class Storage(Block):
-    """Where policies come from."""
-
-    driver: Annotated[Literal["disk"], BeforeValidator(_known_driver)]
-    disk: DiskStorage = DiskStorage()
-    git: Any = None
-    blob: Any = None
-    sqlite3: Any = None
-    postgres: Any = None
-    mysql: Any = None
-    overlay: Any = None
-    hub: Any = None
 
 
 # --- engine, schema, audit --------------------------------------------------------------------------------

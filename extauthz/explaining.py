@@ -197,7 +197,7 @@ class Wanted:
 
         if self.config is None:
             return open_store("disk", {"directory": os.fspath(cast("Path", self.directory))}), Settings()
-        from extauthz.app import engine_settings, storage_options
+        from extauthz.app import engine_settings
         from extauthz.config import ConfigError, load
 
         try:
@@ -206,8 +206,7 @@ class Wanted:
             raise RefusedError(str(error)) from None
         mode = config.pdp_evaluation if config.serves_pdp else config.engine.mode
         settings = replace(engine_settings(config.engine, config.attribute_schemas), evaluation=mode)
-        options = storage_options(config.storage) | {"watchForChanges": False}
-        return open_store(config.storage.driver, options), settings
+        return open_store(config.storage.driver, config.storage.chosen.options()), settings
 
 
 # -- the command -------------------------------------------------------------------------------------------

@@ -28,11 +28,13 @@ class Snapshot:
 
     *files* maps paths inside the store (with ``/``) to contents; an unchanged file keeps its ``bytes``
     object. *schemas* holds the JSON Schemas the same way, *faults* what is wrong with the store as such.
+    *revision* names the state in the store's own words (a commit, a version), where it has any.
     """
 
     files: Mapping[str, bytes]
     schemas: Mapping[str, bytes] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    revision: str = ""
 
 
 class Store(Protocol):

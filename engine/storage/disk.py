@@ -1,10 +1,7 @@
 """Policies in a directory, watched for changes.
 
-Which files count is Cerbos's rule (``internal/storage/index``): ``.yaml``, ``.yml`` and ``.json`` files,
-without those that are hidden, called ``*_test.*``, or in a directory that is hidden or called ``testdata``.
-``_schemas`` under the root holds JSON Schemas, whatever their names; anywhere else it is a fault. Links to
-files are followed, links to directories are not, but for ``_schemas`` itself, as in Cerbos (which suits
-Kubernetes' ConfigMaps).
+Links to files are followed, links to directories are not, but for ``_schemas`` itself, as in Cerbos (which
+suits Kubernetes' ConfigMaps).
 
 People and tools do not replace a directory in one step. A state is handed out only when nothing changed while
 it was read and the last change is a moment ago; a file that has just become empty is given time to be filled.
@@ -24,14 +21,10 @@ import watchfiles
 
 from engine.document import MAX_BYTES, Fault
 from engine.storage import Snapshot, StoreError
+from engine.storage.tree import MISPLACED_SCHEMAS, SCHEMAS, enters, is_misplaced, is_policy_file, is_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-EXTENSIONS = (".yaml", ".yml", ".json")
-TEST_SUFFIXES = tuple(f"_test{extension}" for extension in EXTENSIONS)
-SCHEMAS = "_schemas"
-TEST_DATA = "testdata"
 
 QUIET = 0.05
 """Seconds without a change after which a burst of edits counts as over."""
@@ -130,7 +123,7 @@ class DiskStore:
         if not self._is_unchanged(read):
             return None
         self._read_before = read
-        schemas = {path: found.content for path, found in read.items() if path.startswith(f"{SCHEMAS}/")}
+        schemas = {path: found.content for path, found in read.items() if is_schema(path)}
         files = {path: found.content for path, found in read.items() if path not in schemas}
         return Snapshot(files, schemas, listing.faults)
 
@@ -198,11 +191,9 @@ class DiskStore:
                 yield entry, path
 
     def _enters(self, name: str, path: str, faults: list[Fault]) -> bool:
-        if name == SCHEMAS and path != SCHEMAS and not path.startswith(f"{SCHEMAS}/"):
-            message = f"{SCHEMAS} directory must be under the root of the storage directory"
-            faults.append(Fault(path, 0, 0, message))
-            return False
-        return name != TEST_DATA and not name.startswith(".")
+        if is_misplaced(name, path):
+            faults.append(Fault(path, 0, 0, MISPLACED_SCHEMAS))
+        return enters(name, path)
 
     # -- watching ------------------------------------------------------------------------------------------
 
@@ -260,15 +251,9 @@ class _Listing:
     faults: tuple[Fault, ...]
 
 
-def is_policy_file(name: str) -> bool:
-    """Tell whether a file of this name holds a policy, and not a test suite or something else."""
-    lower = name.lower()
-    return lower.endswith(EXTENSIONS) and not lower.endswith(TEST_SUFFIXES) and not name.startswith(".")
-
-
 def _counts(name: str, path: str) -> bool:
     """Tell whether a file is to be read: policies by their names, and all that a schema may refer to."""
-    return path.startswith(f"{SCHEMAS}/") or is_policy_file(name)
+    return is_schema(path) or is_policy_file(name)
 
 
 def _is_linked_directory(entry: os.DirEntry[str]) -> bool:

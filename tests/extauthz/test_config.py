@@ -17,7 +17,6 @@ from extauthz import request, routes
 from extauthz.blocks import Block, fill, parse_duration
 from extauthz.config import (
     ENVOY_STATUS,
-    LATER_DRIVERS,
     NO_EFFECT,
     PDP_ONLY,
     Config,
@@ -29,6 +28,7 @@ from extauthz.config import (
     parse,
 )
 from extauthz.slots import Slot
+from extauthz.storage_blocks import LATER_DRIVERS
 
 if typing.TYPE_CHECKING:
     from collections.abc import Iterator
