@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     cast,
     delete,
+    event,
     false,
     func,
     insert,
@@ -143,6 +144,15 @@ class DatabaseStore(ABC):
         self._unreachable = False
         self._lookout: Lookout | None = None
         self._closed = False
+
+    def _close_what_comes_back(self, engine: Engine) -> None:
+        """Let a connection that was in use while the store was closed be closed when it is given back."""
+
+        def given_back(_connection: Any, record: Any) -> None:
+            if self._closed:
+                record.invalidate()
+
+        event.listen(engine, "checkin", given_back)
 
     # -- what is a database's own --------------------------------------------------------------------------
 
@@ -307,6 +317,10 @@ class DatabaseStore(ABC):
         self._closed = True
         if self._lookout is not None:
             self._lookout.stop()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connections that nobody uses just now."""
         self.engine.dispose()
 
     def _look(self, changed: Callable[[], object]) -> None:
