@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import orjson
-import re2
+import re2  # type: ignore[import-untyped]  # ships no types
 from sqlalchemy import (
     Connection,
     Engine,

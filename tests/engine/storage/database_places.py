@@ -121,8 +121,6 @@ def derived_roles(name: str, **more: Any) -> bytes:
 class DatabaseContract:
     """What stores in databases have to do beyond what all stores do; fixtures as in the contract of all."""
 
-    has_revision = True
-
     def test_ids_are_policy_keys(self, store: Any, changer: Database) -> None:
         """A policy is called by its key, in whatever spelling its kind is written."""
         changer.writer.put_policies([rule_policy("leave-request"), rule_policy("leave-request", "acme.hr")])

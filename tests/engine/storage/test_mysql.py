@@ -123,7 +123,11 @@ def test_tls(changer: Database, mysql_server: Mysql, tmp_path: Path) -> None:
     with closed(open_store("mysql", {"dsn": dsn.replace("127.0.0.1", "localhost"), **ours})) as store:
         store.read()
         assert _cipher(store)
-    for settings in ({"dsn": dsn, **ours}, {"dsn": mysql_server.dsn(database, "&tls=true"), **retries}):
+    wrong_name, wrong_authority = (
+        {"dsn": dsn, **ours},
+        {"dsn": mysql_server.dsn(database, "&tls=true"), **retries},
+    )
+    for settings in (wrong_name, wrong_authority):
         with (
             closed(open_store("mysql", settings)) as store,
             pytest.raises(StoreError, match=r"(?i)certificate"),

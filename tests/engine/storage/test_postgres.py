@@ -81,10 +81,11 @@ def _database(place: Database) -> str:
 def test_another_replica_hears_of_a_change_at_once(changer: Database) -> None:
     """What one of us changes is told to the others by the database: nobody waits for the next look."""
     settings = {**changer.settings, "updatePollInterval": 3600.0}
+    store: Any
     with closed(open_store("postgres", settings)) as store:
         store.read()
         calls = Calls()
-        store.watch(calls)  # type: ignore[attr-defined]  # see above
+        store.watch(calls)
         eventually(lambda: _listeners(changer) == 1)
         calls.wait_until_quiet(0.3)
         before = calls.count
@@ -95,6 +96,7 @@ def test_another_replica_hears_of_a_change_at_once(changer: Database) -> None:
 def test_a_change_by_hand_is_heard_of_with_our_triggers(postgres_server: Postgres) -> None:
     """With the triggers that we offer, whoever changes the tables is heard."""
     database = postgres_server.database("postgres", "postgres_notify")
+    store: Any
     place = Database(
         "postgres", {"url": postgres_server.url(database)}, stop=lambda: None, start=lambda: None
     )
