@@ -120,6 +120,7 @@ class Server:
         if process is None:
             return
         self.resume()
+        processes = list(self._processes())
         process.send_signal(number)
         try:
             process.wait(STOP_SECONDS)
@@ -127,6 +128,10 @@ class Server:
             process.kill()
             process.wait()
         self._process = None
+        end = time.monotonic() + STOP_SECONDS
+        while any(Path(f"/proc/{each}").exists() for each in processes):  # those of a killed one end later
+            assert time.monotonic() < end, "the server's processes do not end"
+            time.sleep(0.02)
 
     def pause(self) -> None:
         """Let it take connections and answer nothing."""

@@ -147,25 +147,23 @@ def _listeners(place: Database) -> int:
     return len(_listener_ids(place))
 
 
-def test_ids_that_are_committed_late_are_noticed(changer: Database, postgres_server: Postgres) -> None:
+def test_ids_that_are_committed_late_are_noticed(store: Any, postgres_server: Postgres) -> None:
     """A change that took its revision id early and is committed late is found after higher ones."""
-    changer.put("a.yaml", policy("a"))
-    with (
-        closed(changer.open()) as store,
-        postgres_server.connect(_database(changer)) as other,
-    ):
-        other.autocommit = False
-        other.execute("UPDATE cerbos.policy SET disabled = true")
-        insert = "INSERT INTO cerbos.policy_revision (action, id) VALUES ('UPDATE', 1)"
-        with postgres_server.connect(other.info.dbname) as quick:
-            quick.execute(insert)
-        seen = store._current_state()
-        store._told = seen
-        other.commit()
+    database = store._parameters["dbname"]
+    store.put_policies([rule_policy("a")])
+    with postgres_server.connect(database) as late, postgres_server.connect(database) as quick:
+        late.autocommit = False
+        late.execute("UPDATE cerbos.policy SET disabled = true")
+        quick.execute("INSERT INTO cerbos.policy_revision (action, id) VALUES ('UPDATE', 1)")
+        store.read()
+        seen = store._told
         calls = Calls()
         store._look(calls)
-        assert store._told.revision == seen.revision
+        assert calls.count == 0
+        late.commit()
+        store._look(calls)
         assert calls.count == 1
+        assert store._told.revision == seen.revision
 
 
 # --- time limits ------------------------------------------------------------------------------------------
