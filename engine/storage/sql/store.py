@@ -142,6 +142,7 @@ class DatabaseStore(ABC):
         self._schemas_before: tuple[tuple[tuple[str, str], ...], dict[str, bytes]] = ((), {})
         self._told: State | None = None
         self._unreachable = False
+        self._read_failed = False
         self._lookout: Lookout | None = None
         self._closed = False
 
@@ -217,8 +218,12 @@ class DatabaseStore(ABC):
             StoreError: it cannot be reached, or has not the tables.
 
         """
-        with self._one_reading, self._transaction(self.reading) as connection:
-            return self._read(connection)
+        with self._one_reading:
+            self._read_failed = True  # until it has not
+            with self._transaction(self.reading) as connection:
+                snapshot = self._read(connection)
+            self._read_failed = False
+            return snapshot
 
     def _open(self) -> None:
         """Prepare the database on first use, with retries as a process at its start has them."""
@@ -335,7 +340,7 @@ class DatabaseStore(ABC):
                 self._unreachable = True
                 changed()
             return
-        if state != self._told or self._unreachable:
+        if state != self._told or self._unreachable or self._read_failed:
             self._told, self._unreachable = state, False
             changed()
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import yaml
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from engine import policy_messages
-from engine.storage import IntegrityError, PolicyFilter, RefusedError, open_store
+from engine.storage import IntegrityError, PolicyFilter, RefusedError, StoreError, open_store
 from engine.storage.sql.tables import POLICY, module_id
 from tests.engine.storage.contract import Calls
 
@@ -116,6 +117,10 @@ def derived_roles(name: str, **more: Any) -> bytes:
     body = {"name": name, "definitions": [{"name": "owner", "parentRoles": ["user"]}], **more}
     document = {"apiVersion": "api.cerbos.dev/v1", "derivedRoles": body}
     return policy_messages.encode(policy_messages.from_json(document))
+
+
+def _failing() -> NoReturn:
+    raise OperationalError("", {}, Exception("the connection broke in between"))
 
 
 class DatabaseContract:
@@ -232,6 +237,24 @@ class DatabaseContract:
         store.purge_revisions()
         store.put_policies([rule_policy("a")])
         calls.wait_for_more_than(before)
+
+    def test_a_reading_that_failed_is_made_good(self, store: Any, changer: Database) -> None:
+        """When a change was seen and could not be read, it is told again as soon as it can be."""
+        store.read()
+        calls = Calls()
+        changer.writer.put_policies([rule_policy("a")])
+        store._look(calls)
+        store._look(calls)
+        assert calls.count == 1
+        reading, store.reading = store.reading, _failing
+        with pytest.raises(StoreError, match="in between"):
+            store.read()
+        store.reading = reading
+        store._look(calls)
+        assert calls.count == 2
+        assert list(store.read().files) == ["resource.a.vdefault"]
+        store._look(calls)
+        assert calls.count == 2
 
     def test_rows_that_do_not_fit_are_told(self, store: Any, changer: Database) -> None:
         """A definition that is no policy, or another policy than its row, is a fault."""
