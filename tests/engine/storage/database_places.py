@@ -210,6 +210,17 @@ class DatabaseContract:
         assert store.list_policies() == []
         assert store.list_schemas() == []
 
+    def test_no_policy_takes_the_place_of_another(self, store: Any) -> None:
+        """Ids are hashes: one that is taken by another policy is refused; the same key replaces."""
+        store.put_policies([rule_policy("a-b")])
+        store.put_policies([rule_policy("a:b")])
+        assert store.list_policies() == ["resource.a_b.vdefault"]
+        with store.engine.begin() as connection:
+            connection.execute(update(POLICY).values(name="other"))
+        with pytest.raises(RefusedError, match=r"`resource\.a_b\.vdefault` has the id of `resource\.other\."):
+            store.put_policies([rule_policy("new"), rule_policy("a-b")])
+        assert store.list_policies() == ["resource.other.vdefault"]
+
     def test_revisions_are_purged(self, store: Any) -> None:
         """The newest of each policy can be kept, and nothing that is in force depends on them."""
         for _ in range(3):

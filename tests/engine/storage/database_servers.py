@@ -352,7 +352,7 @@ def mysql_program() -> str | None:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     programs = postgres_programs()
-    needed(programs and str(programs), "PostgreSQL (Debian's `postgresql`)")
+    needed(None if programs is None else str(programs), "PostgreSQL (Debian's `postgresql`)")
     assert programs is not None
     with running(Postgres(programs)) as server:
         yield server
