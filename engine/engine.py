@@ -21,6 +21,7 @@ from engine.cel import Timestamp
 from engine.check import Check
 from engine.check import check as decide
 from engine.compile import IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, Compiler
+from engine.decider import Deciders
 from engine.definitions import UNDEFINED_CONSTANT, UNDEFINED_VARIABLE
 from engine.document import Fault
 from engine.load import PolicyError, load_policy
@@ -162,15 +163,29 @@ class Engine:
         *now* is what ``now()`` says, by default the time of the call; *evaluation* says what an error means,
         by default what the settings say.
         """
-        principal, aux_data = question.principal, question.aux_data
+        principal, resource, actions, aux_data, _ = question
+        kind, _, resource_attr, version, scope = resource
+        roles, principal_attr = principal.roles, principal.attr
+        deciders = self._deciders
+        table = deciders.table
         if not (
-            type(principal.attr) is dict
-            and type(principal.roles) is tuple
-            and type(question.resource.attr) is dict
+            type(principal_attr) is dict
+            and type(roles) is tuple
+            and type(resource_attr) is dict
+            and type(actions) is tuple
             and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
+            and not (table.principal_ids and principal.id in table.principal_ids)
         ):
-            question = _plain(question)
-        table = self._table
+            return decide(table, _plain(question), now=now, evaluation=evaluation)
+        key = (kind, version, scope, roles, actions)
+        function = deciders.functions.get(key)
+        if function is None:
+            deciders.count(key, question)
+        else:
+            try:
+                return function(question, principal, resource, principal_attr, resource_attr, now)
+            except Exception:  # whatever it is, the walk finds out what it means
+                deciders.failed(key)
         return Check(table, question, now, evaluation or table.settings.evaluation).decide()
 
     def check_many(
@@ -206,7 +221,15 @@ class Engine:
     @property
     def table(self) -> RuleTable:
         """The rule table in force."""
-        return self._table
+        return self._deciders.table
+
+    @property
+    def _table(self) -> RuleTable:
+        return self._deciders.table
+
+    @_table.setter
+    def _table(self, table: RuleTable) -> None:
+        self._deciders = Deciders(table)
 
     @property
     def status(self) -> Reload:
@@ -242,7 +265,9 @@ class Engine:
         snapshot = self._store.read()
         table = self._loader.table(snapshot)
         changed = table is not self._table
-        self._table, self._revision = table, snapshot.revision
+        if changed:
+            self._table = table
+        self._revision = snapshot.revision
         return self._result(started, changed=changed)
 
     def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
