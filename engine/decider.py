@@ -24,29 +24,31 @@ from engine.cel.generator import Part, UnsupportedError
 from engine.cel.inline import Inliner, Path
 from engine.cel.nodes import BOOL, DYN, STRING, Call, Node, Span
 from engine.cel.syntax import Syntax
-from engine.check import UNDECIDED, Check, targets_of
+from engine.check import UNDECIDED, targets_of
 from engine.conditions import All, Any_, Leaf
-from engine.model import Decision, Effect, Output
+from engine.model import CheckInput, Decision, Effect, Output, Resource
 from engine.outputs import to_json
 from engine.rules import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
+    from engine.cel import Timestamp
     from engine.conditions import Match
-    from engine.model import ActionDecision, CheckInput, JsonValue, Principal, Resource
+    from engine.model import ActionDecision, AuxData, JsonValue, Principal
     from engine.rules import Clause, DerivedRole, Parameters, Row, RuleTable
     from engine.targets import Step, Way
 
     Function = Callable[
-        [CheckInput, Principal, Resource, Mapping[str, JsonValue], Mapping[str, JsonValue], Any], Decision
+        [Principal, Resource, Mapping[str, JsonValue], Mapping[str, JsonValue], AuxData, Timestamp | None],
+        Decision,
     ]
-    """Called with the question, its principal and resource, the attributes of both, the time or ``None``."""
+    """Called with a principal, a resource, the attributes of both, other facts, and the time if it is set."""
 
 logger = logging.getLogger(__name__)
 
-USES = 64
-"""So often a question is asked before a function is made for it; that takes about a millisecond."""
+USES = 1024
+"""So often a question is asked before a function is made for it, which takes as long as some 400 checks."""
 
 FUNCTIONS = 1024
 """So many functions are kept, some ten kilobytes each, before all are thrown away."""
@@ -55,7 +57,7 @@ COUNTED = 16_384
 """So many different questions are counted before the count starts over."""
 
 FAILURES, LONGEST_REST = 64, 6
-"""After so many failures a function rests, each time twice as many questions as before, up to two to that."""
+"""After so many failures a function rests: for twice as many questions, then for four times as many, ..."""
 
 LONGEST = 1024
 """Questions with longer names than these together are not counted."""
@@ -66,7 +68,7 @@ MOST_ROWS = 64
 MOST_TEXT = 16_384
 """Characters of expressions that a function evaluates, at most."""
 
-PARAMETERS = ("question", "P", "R", "P_attr", "R_attr", "time")
+PARAMETERS = ("P", "R", "P_attr", "R_attr", "aux", "time")
 
 AT = Syntax(Span(1, 0, 1, 0))
 """Of what stands in no policy."""
@@ -157,10 +159,7 @@ class _Deciding:
         before = [*self._before.values()]
         before += [AT.assign(name, AT.constant(None)) for name in sorted(self._perhaps)]
         if self._cel.uses_now:
-            made = AT.call(
-                self._constant(Check), self._constant(self._table), *map(AT.name, ("question", "time"))
-            )
-            before.append(AT.assign("activation", made))
+            before.append(AT.assign("activation", AT.call(self._constant(Clock), AT.name("time"))))
         function: Function = self._cel.finished(Span(1, 0, 1, 0), PARAMETERS, before, GLOBALS)
         return function
 
@@ -190,8 +189,7 @@ class _Deciding:
             return None
         local = f"{space}_{field}"
         if local not in PARAMETERS and local not in self._before:
-            owner = AT.name(space) if space != "aux" else AT.attribute(AT.name("question"), "aux_data")
-            self._before[local] = AT.assign(local, AT.attribute(owner, field))
+            self._before[local] = AT.assign(local, AT.attribute(AT.name(space), field))
         return Part(AT.name(local), node.type, total=True, raw=self._cel.is_raw(node.type))
 
     def _written(self, node: Node, value: JsonValue) -> Part:
@@ -489,58 +487,68 @@ def _leaves(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "denied"
 
 
-Key = tuple[str, str, str, tuple[str, ...], tuple[str, ...]]
-"""Kind, version and scope of a resource as the question has them, the roles of the principal, the actions."""
+Key = tuple[str, str, str, tuple[str, ...], str]
+"""Kind, version and scope of a resource as they are given, the roles of a principal, an action."""
 
 
 class Deciders:
     """The functions of one table, each made when its question has been asked often."""
 
-    __slots__ = ("_failures", "_left", "functions", "table")
+    __slots__ = ("_failures", "_left", "_resting", "excepted", "functions", "table")
 
     def __init__(self, table: RuleTable) -> None:
         self.table = table
+        self.excepted = table.principal_ids
+        """The principals that no function knows, because they have policies of their own."""
+
         self.functions: dict[Key, Function] = {}
+        self._resting: dict[Key, Function] = {}
         self._left: dict[Key, int] = {}
-        """How often a question is asked before its function is made; below zero: it never is."""
+        """How often a question is asked before its function answers; below zero: there is none."""
 
         self._failures: Counter[Key] = Counter()
 
-    def count(self, key: Key, question: CheckInput) -> None:
-        """Note that there is no function for a question, and perhaps make one."""
+    def count(self, key: Key, principal: Principal) -> None:
+        """Note that no function has answered a question, and perhaps make one."""
         left = self._left.get(key)
         if left is None:
             left = USES
-            if sum(map(len, (*key[:3], *key[3], *key[4]))) > LONGEST:
+            if sum(map(len, (*key[:3], *key[3], key[4]))) > LONGEST:
                 return
             if len(self._left) >= COUNTED:
                 self._forget()
         if left > 0:
             self._left[key] = left - 1
         if left == 1:
-            self._make(key, question)
+            self._begin(key, principal)
 
     def failed(self, key: Key) -> None:
         """Note that a function has left a question to the walk; if it often does, it rests for a while."""
         self._failures[key] += 1
         rests, over = divmod(self._failures[key], FAILURES)
-        if not over:
-            self.functions.pop(key, None)
-            self._left[key] = USES << min(rests, LONGEST_REST)
+        function = None if over else self.functions.pop(key, None)
+        if function is not None:
+            self._resting[key] = function
+            self._left[key] = FAILURES << min(rests, LONGEST_REST)
 
-    def _make(self, key: Key, question: CheckInput) -> None:
-        try:
-            function = decision_function(self.table, question)
-        except Exception:  # a bug of ours must cost no more than time
-            logger.exception("no function for %s", key)
-            function = None
+    def _begin(self, key: Key, principal: Principal) -> None:
+        function = self._resting.pop(key, None) or self._made(key, principal)
         if function is None:
             self._left[key] = -1
             return
-        if len(self.functions) >= FUNCTIONS:
+        if len(self.functions) + len(self._resting) >= FUNCTIONS:
             self._forget()
         self.functions[key] = function
 
+    def _made(self, key: Key, principal: Principal) -> Function | None:
+        kind, version, scope, _, action = key
+        resource = Resource(kind, "", policy_version=version, scope=scope)
+        try:
+            return decision_function(self.table, CheckInput(principal, resource, (action,)))
+        except Exception:  # a bug of ours must cost no more than time
+            logger.exception("no function for %s", key)
+            return None
+
     def _forget(self) -> None:
-        self.functions, self._left = {}, {}
+        self.functions, self._resting, self._left = {}, {}, {}
         self._failures.clear()
