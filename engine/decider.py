@@ -24,7 +24,7 @@ from engine.cel.generator import Part, UnsupportedError
 from engine.cel.inline import Inliner, Path
 from engine.cel.nodes import BOOL, DYN, STRING, Call, Node, Span
 from engine.cel.syntax import Syntax
-from engine.check import UNDECIDED, targets_of
+from engine.check import UNDECIDED, Clock, targets_of
 from engine.conditions import All, Any_, Leaf
 from engine.model import CheckInput, Decision, Effect, Output, Resource
 from engine.outputs import to_json
