@@ -240,7 +240,7 @@ class Check(Clock, _LongNames):
         now: Timestamp | Callable[[], Timestamp] | None,
         evaluation: Evaluation,
     ) -> None:
-        super().__init__(now)
+        self._now = now
         self.table = table
         self.evaluation = evaluation
         self.request = question

@@ -27,6 +27,7 @@ from engine.cel.syntax import Syntax
 from engine.check import UNDECIDED, Clock, targets_of
 from engine.conditions import All, Any_, Leaf
 from engine.model import CheckInput, Decision, Effect, Output, Resource
+from engine.names import scope_value
 from engine.outputs import to_json
 from engine.rules import NOTHING
 
@@ -62,10 +63,10 @@ FAILURES, LONGEST_REST = 64, 6
 LONGEST = 1024
 """Questions with longer names than these together are not counted."""
 
-MOST_ROWS = 64
+MOST_ROWS = 32
 """Rules that a function looks at, at most."""
 
-MOST_TEXT = 16_384
+MOST_TEXT = 4096
 """Characters of expressions that a function evaluates, at most."""
 
 PARAMETERS = ("P", "R", "P_attr", "R_attr", "aux", "time")
@@ -97,6 +98,7 @@ def _decision_function(table: RuleTable, question: CheckInput) -> Function:
     if (
         len(actions) != 1
         or table.reads_action
+        or table.is_observed
         or question.principal.id in table.principal_ids
         or any(target.attributes for target, _ in asked)
     ):
@@ -121,7 +123,7 @@ class _Deciding:
 
         self._names: dict[int, str] = {}
         self._values: list[object] = []
-        self._numbers: dict[Hashable, int] = {}
+        self._variables: dict[Hashable, str] = {}
         self._certain: set[str] = set()
         """What has been evaluated, whichever way was taken to the current place."""
 
@@ -148,11 +150,12 @@ class _Deciding:
         trail: tuple[str, ...] = ()
         for number, way in enumerate(ways, start=1):
             trail = self._way(way, trail, is_last=number == len(ways))
+            if self._cel.is_over:
+                return self._finished()
+        found = self._constant(default)
         if self._denying:
-            found = AT.either(AT.name("denied"), self._constant(default))
-            self._cel.add(self._answer(found, trail))
-        else:
-            self._cel.add(self._answer(self._constant(default), trail))
+            found = AT.either(AT.name("denied"), found)
+        self._cel.add(self._answer(found, trail))
         return self._finished()
 
     def _finished(self) -> Function:
@@ -183,13 +186,16 @@ class _Deciding:
             values = self._table.globals if space in expressions.GLOBALS else self._parameters.constants
             return self._written(node, values[name]) if name in values else None
         if space in expressions.VARIABLES:
-            return Part(AT.name(self._variable(name)), DYN, total=True)
+            return Part(AT.name(self._variable(name, self._parameters)), DYN, total=True)
         field = _FIELDS.get((space, name))
         if field is None:
             return None
         local = f"{space}_{field}"
         if local not in PARAMETERS and local not in self._before:
-            self._before[local] = AT.assign(local, AT.attribute(AT.name(space), field))
+            value = AT.attribute(AT.name(space), field)
+            if field == "scope":  # expressions see it as it is compared
+                value = AT.call(self._constant(scope_value), value)
+            self._before[local] = AT.assign(local, value)
         return Part(AT.name(local), node.type, total=True, raw=self._cel.is_raw(node.type))
 
     def _written(self, node: Node, value: JsonValue) -> Part:
@@ -199,12 +205,12 @@ class _Deciding:
             return Part(at.constant(value), STRING, total=True)
         return Part(self._constant(value), DYN, total=True)
 
-    def _variable(self, name: str) -> str:
-        return f"V{self._number(self._parameters)}_{name}"
-
-    def _number(self, subject: Hashable) -> str:
-        """Return a number for something that variables of the function are about."""
-        return str(self._numbers.setdefault(subject, len(self._numbers) + 1))
+    def _variable(self, stem: str, *about: Hashable) -> str:
+        """Return the variable of the function that holds something about something, always the same."""
+        key = (stem, *about)
+        if key not in self._variables:
+            self._variables[key] = self._cel.fresh(stem)
+        return self._variables[key]
 
     # -- what is evaluated once ----------------------------------------------------------------------------
 
@@ -264,15 +270,17 @@ class _Deciding:
         test = self._test(row)
         with self._branch() as then:
             self._applied(row, step, number, trail)
-        with self._branch() if row.effect is Effect.DENY else self._cel.captured() as otherwise:
-            if test is not None or not (then and _leaves(then[-1])):
-                self._row(way, index, number + 1, trail)
         if test is None:
-            self._cel.add(*then, *otherwise)
+            self._cel.add(*then)
+            if row.effect is not Effect.DENY and not self._cel.is_over:
+                self._row(way, index, number + 1, trail)
         elif row.effect is Effect.DENY:
+            with self._branch() as otherwise:
+                self._row(way, index, number + 1, trail)
             self._cel.add(AT.when(test, then, otherwise))
         else:
-            self._cel.add(AT.when(test, then) if then else AT.evaluate(test), *otherwise)
+            self._cel.add(AT.when(test, then) if then else AT.evaluate(test))
+            self._row(way, index, number + 1, trail)
 
     def _passed(self, step: Step, trail: tuple[str, ...]) -> tuple[str, ...]:
         """Add what comes after the rows of a step, of which none has denied."""
@@ -336,7 +344,7 @@ class _Deciding:
         """Add that the derived roles of a scope are worked out."""
         if step.derived_roles:
             self._before["active"] = AT.assign("active", AT.constant(()))
-            entered = f"entered_{self._number(step.stage)}"
+            entered = self._variable("entered", step.stage)
             self._once(entered, lambda: self._activate(step.derived_roles, entered))
 
     def _activate(self, roles: Iterable[DerivedRole], entered: str) -> None:
@@ -352,7 +360,7 @@ class _Deciding:
         match = role.match
         if match is None:
             return None
-        name = f"role_{self._number(role)}"
+        name = self._variable("role", role)
 
         def evaluate() -> None:
             self._define(role.parameters)
@@ -369,7 +377,7 @@ class _Deciding:
         if match is None:
             return held
         applies = self._cel.fresh("applies")
-        with self._branch() as statements:
+        with self._cel.captured() if held is None else self._branch() as statements:
             test = self._condition(row, match)
             if row.condition_not_met is not None or (held is not None and statements):
                 self._cel.add(AT.assign(applies, test))
@@ -390,20 +398,21 @@ class _Deciding:
         """Return whether the condition of a row holds; it is evaluated once, however many roles ask."""
         if self._visits[row] == 1:
             return self._truth(match, row.parameters)
-        name = f"met_{self._number(row)}"
+        name = self._variable("met", row)
         self._once(name, lambda: self._cel.add(AT.assign(name, self._truth(match, row.parameters))))
         return AT.name(name)
 
     def _define(self, parameters: Parameters) -> None:
         """Add that the variables of a policy are evaluated, all of them: one that fails is to be noted."""
         if parameters.variables:
-            defined = f"defined_{self._number(parameters)}"
+            defined = self._variable("defined", parameters)
             self._once(defined, lambda: self._evaluate(parameters, defined))
 
     def _evaluate(self, parameters: Parameters, defined: str) -> None:
         with self._seeing(parameters):
             for name, clause in parameters.variables:
-                self._cel.add(AT.assign(self._variable(name), self._cel.value(self._nodes(clause)).tree))
+                value = self._cel.value(self._nodes(clause))
+                self._cel.add(AT.assign(self._variable(name, parameters), value.tree))
         self._cel.add(AT.assign(defined, AT.constant(True)))
 
     def _say(self, row: Row, clause: Clause) -> None:
@@ -461,7 +470,6 @@ _FIELDS: Mapping[Path, str] = {
     (space, field): attribute
     for space, record in (("P", "cerbos.Principal"), ("R", "cerbos.Resource"), ("aux", "cerbos.AuxData"))
     for field, (_, attribute) in expressions.FIELDS[record].items()
-    if field != "scope"  # expressions see it without a leading dot
 }
 """The attributes behind the fields of a question."""
 
@@ -478,13 +486,6 @@ def _sorted(active: tuple[str, ...]) -> tuple[str, ...]:
 def _allows(row: Row, step: Step) -> bool:
     """Tell whether a row may end a way; where consent is needed, it only passes the question up."""
     return row.effect is Effect.ALLOW and not step.consent
-
-
-def _leaves(statement: ast.stmt) -> bool:
-    """Tell whether a statement ends the way of a role: an answer, or a denial."""
-    if isinstance(statement, ast.Return):
-        return True
-    return isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "denied"
 
 
 Key = tuple[str, str, str, tuple[str, ...], str]
@@ -516,7 +517,7 @@ class Deciders:
             if sum(map(len, (*key[:3], *key[3], key[4]))) > LONGEST:
                 return
             if len(self._left) >= COUNTED:
-                self._forget()
+                self._left = {}
         if left > 0:
             self._left[key] = left - 1
         if left == 1:

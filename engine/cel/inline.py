@@ -7,6 +7,7 @@ the functions of the expressions what it means. So ``a && b`` is Python's ``a an
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING, Any
 
 from engine.cel import nodes
@@ -16,8 +17,7 @@ from engine.cel.generator import Generator, Part, UnsupportedError, Vocabulary
 from engine.cel.syntax import Syntax
 
 if TYPE_CHECKING:
-    import ast
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from engine.cel.nodes import Node, Span
 
@@ -42,10 +42,17 @@ class Inliner(Generator):
         """Whether an expression asks for the time; it then reads ``activation.now``."""
         return self._uses_now
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the current block ends with ``return``: nothing that follows in it is reached."""
+        return bool(self._frame.body) and isinstance(self._frame.body[-1], ast.Return)
+
     def operand(self, node: Node) -> Part:
         """Generate the value of *node*; where the function has it already, that is its variable."""
         path = self._path(node)
         part = self._known(path, node) if path else None
+        if part is None and len(path) == 1:
+            raise UnsupportedError(node, f"`{path[0]}` is not known as a whole")
         return super().operand(node) if part is None else part
 
     def _path(self, node: Node) -> Path:
@@ -58,18 +65,12 @@ class Inliner(Generator):
             return ()
         return (*node.name.split("."), *reversed(fields))
 
-    def ident(self, node: nodes.Ident) -> Part:
-        """Generate a variable of a macro; the others are known, or not to be had."""
-        if node.rooted or node.name not in self._scope:
-            raise UnsupportedError(node, f"`{node.name}` as a whole")
-        return super().ident(node)
-
     def finished(
-        self, span: Span, parameters: Sequence[str], before: Sequence[ast.stmt], names: Mapping[str, Any]
+        self, span: Span, parameters: Sequence[str], before: Sequence[ast.stmt], names: dict[str, Any]
     ) -> Callable[..., Any]:
         """Make the function of everything that was added, with the statements *before* at its beginning."""
         at, body = Syntax(span), [*before, *self._frame.body]
         if self._frame.uses_budget:
             body.insert(0, at.assign("budget", at.name("MAX_ITERATIONS")))
         definition = at.function("decide", [*parameters, *self._constants], body)
-        return built(definition, "<decision>", dict(names), tuple(self._constants.values()))
+        return built(definition, "<decision>", names, tuple(self._constants.values()))
