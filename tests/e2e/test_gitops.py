@@ -1,138 +1,122 @@
-"""Policies in git: a change is tested on a branch, merged, and in force at the gateway within the interval."""
+"""The tutorial from an empty repository to a gateway that follows it, done as it is written."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
-import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
 
-import httpx
 import pytest
+import yaml
 
-from stack import POLICIES, ROOT, Configuration, Stack
-from tests.e2e.harness import Traffic, eventually, marked_log, running, traffic
-from tests.engine.storage.git_servers import HttpServer, Repository
-from tokens import EMEA_MANAGER
+from stack import ROOT, free_port
+from tests.e2e.test_readme import ANSWERS, COMMANDS, PORTS, PREAMBLE, on_free_ports
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+DOCUMENT = ROOT / "docs" / "gitops.md"
+KIT = ROOT / "envoy" / "examples" / "policy-repository"
 
-OWN_REGION = ("GET /api/expenses/2", EMEA_MANAGER)
-OTHER_REGION = ("GET /api/expenses/3", EMEA_MANAGER)
+STARTED = re.compile(r"^((extauthz|python|envoy) .*&)$", re.MULTILINE)
+LISTENS = {"extauthz": "9191", "python": "8080", "envoy": "10000"}
+IN_FORCE = "for _ in $(seq 300); do %s | grep -q ' 403' && break; sleep 0.1; done"
+"""A person looks again after two seconds; a loaded machine may need longer."""
 
-POLL = 1.0
-"""Seconds between two looks at the repository."""
-
-CONDITION = """\
-      condition:
-        match:
-          expr: V.same_region
-"""
-TESTS_FAILED = 4
+WHO = {
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@example.com",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@example.com",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+}
 
 
-def demo_policies() -> dict[str, bytes]:
-    """Read the demo's policies and tests: what the branch is to become."""
+def script() -> str:
+    """Join the tutorial's commands; servers are waited for, and so is the change."""
+    joined = "".join(COMMANDS.findall(DOCUMENT.read_text(encoding="utf-8")))
+    joined = joined.replace(". .venv/bin/activate\n", "")
+    joined = STARTED.sub(lambda found: f"{found[1]}\n{ANSWERS % LISTENS[found[2]]}", joined)
+    ask = re.findall(r"^(curl .*emil.*?)  +#", joined, re.MULTILINE)[-1]
+    assert "\nsleep 2\n" in joined
+    return f"{PREAMBLE}set -e\n" + joined.replace("\nsleep 2\n", f"\n{IN_FORCE % ask}\n")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the tutorial's requests are curl's")
+@pytest.mark.skipif(not shutil.which("git"), reason="the tutorial's repository is git's")
+def test_tutorial(tmp_path: Path) -> None:
+    """What is merged decides without a restart, what fails its tests stays out, and each step says so."""
+    ports = {port: str(free_port()) for port in PORTS}
+    shutil.copytree(ROOT / "envoy", tmp_path / "envoy")
+    for file in ("envoy/envoy.yaml", "envoy/examples/policy-repository/gateway.yaml"):
+        written = tmp_path / file
+        written.write_text(on_free_ports(written.read_text(encoding="utf-8"), ports), encoding="utf-8")
+    done = run(on_free_ports(script(), ports), tmp_path)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    statuses = re.findall(r"HTTP/1.1 (\d+)", done.stdout)
+    assert statuses == ["200", "200", "200", "403"], output
+    assert "1 policy of revision" in done.stdout
+    assert re.findall(r"^exit code (\d)$", done.stdout, re.MULTILINE) == ["4", "1"], output
+    assert "4 tests executed [3 OK] [1 FAILED]" in done.stdout
+    assert "1 change: 1 denied now" in done.stdout
+    assert not (tmp_path / "gitops").exists()
+
+
+def run(commands: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(  # noqa: S603  # the tutorial's own commands
+        ["bash", "-c", commands],  # noqa: S607  # the user's own shell
+        cwd=directory,
+        env={**os.environ, **WHO, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+# --- the workflows ----------------------------------------------------------------------------------------
+
+
+def workflows() -> dict[str, list[str]]:
+    """Return the commands of both workflows, line by line."""
+    github = yaml.safe_load((KIT / ".github" / "workflows" / "policies.yaml").read_text(encoding="utf-8"))
+    gitlab = yaml.safe_load((KIT / ".gitlab-ci.yml").read_text(encoding="utf-8"))
     return {
-        f"policies/{file.relative_to(POLICIES)}": file.read_bytes()
-        for file in sorted(POLICIES.rglob("*"))
-        if file.is_file()
+        "github": [step["run"] for job in github["jobs"].values() for step in job["steps"] if "run" in step],
+        "gitlab": [line for job in ("policies", "bundle") for line in gitlab[job]["script"]],
     }
 
 
-def without_region(final: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the policies before: managers read expenses of all regions, and nothing is tested."""
-    before = {path: content for path, content in final.items() if "test" not in path}
-    text = before["policies/expense.yaml"].decode()
-    begin, rest = text.split("    - name: region\n")
-    assert CONDITION in rest
-    rule = rest.replace(CONDITION, "").replace('          conditionNotMet: \'{"reason": "expense', "#")
-    before["policies/expense.yaml"] = f"{begin}    - name: region\n{rule}".encode()
-    return before
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_workflows(name: str, tmp_path: Path) -> None:
+    """Both workflows compile, test, report and compare as they stand, on a repository like the kit."""
+    repository = tmp_path / "repository"
+    shutil.copytree(KIT, repository)
+    (compile_and_test,) = [text for text in workflows()[name] if "extauthz compile" in text]
+    (compare,) = [text for text in workflows()[name] if "extauthz diff" in text]
+    begin = (
+        "git init -q -b main; git add .; git commit -qm first; git update-ref refs/remotes/origin/main main"
+    )
+    change = "sed -i 's/roles: \\[manager\\]/roles: [manager, auditor]/' policies/expense.yaml"
+    variables = (
+        "export GITHUB_BASE_REF=main CI_MERGE_REQUEST_TARGET_BRANCH_NAME=main GITHUB_STEP_SUMMARY=summary.md"
+    )
+    done = run(f"set -e\n{variables}\n{begin}\n{compile_and_test}\n{change}\n{compare}", repository)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'tests="4"' in (repository / "results.xml").read_text(encoding="utf-8")
+    assert "<html" in (repository / "coverage.html").read_text(encoding="utf-8")
+    assert "allowed now | `expense` | `read`" in (repository / "decisions.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    return Repository(tmp_path / "repositories" / "policies.git")
-
-
-@pytest.fixture
-def server(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    server = HttpServer(repository.path.parent, tmp_path / "certificates")
-    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificates / "ca.crt"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def gateway(repository: Repository, server: HttpServer, tmp_path: Path) -> Iterator[Stack]:
-    """A gateway that follows the branch `main`."""
-    repository.commit(without_region(demo_policies()))
-    block: dict[str, Any] = {
-        **server.settings(repository.path),
-        "branch": "main",
-        "subDir": "policies",
-        "checkoutDir": str(tmp_path / "checkout"),
-        "updatePollInterval": f"{POLL:g}s",
-    }
-
-    def following(settings: Configuration) -> Configuration:
-        settings["storage"] = {"driver": "git", "git": block}
-        return settings
-
-    directory = tmp_path / "stack"
-    directory.mkdir()
-    with running(Stack(directory, gateway=marked_log, settings=following)) as started:
-        yield started
-
-
-def compiled(repository: Repository, branch: str, archive: Path) -> int:
-    """Compile and test a branch as CI does; the exit code."""
-    repository.git("archive", "--format=tgz", f"--output={archive}", f"{branch}:policies")
-    command = [sys.executable, "-m", "extauthz", "compile", str(archive)]
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=60).returncode  # noqa: S603  # our own command line
-
-
-def merged(repository: Repository, branch: str, clone: Path) -> str:
-    """Merge a branch into `main`, as whoever reviewed it does; the id of the merge."""
-    repository.git("clone", "--quiet", "--branch", "main", ".", str(clone))
-    repository.git("-C", str(clone), "merge", "--quiet", "--no-ff", "-m", "Merge", f"origin/{branch}")
-    repository.git("-C", str(clone), "push", "--quiet", "origin", "main")
-    return repository.git("rev-parse", "main")
-
-
-def changes(flow: Traffic) -> list[int | str]:
-    """List the answers, each only where it differs from the one before."""
-    statuses = flow.statuses
-    return [status for index, status in enumerate(statuses) if index == 0 or status != statuses[index - 1]]
-
-
-def readiness(stack: Stack) -> str:
-    return httpx.get(stack.readyz(), timeout=5).text
-
-
-def test_a_condition_is_added_on_a_branch(gateway: Stack, repository: Repository, tmp_path: Path) -> None:
-    """A branch adds the condition on the region with its tests: red it stays out, green and merged it counts.
-
-    The gateway is not restarted, no request fails, and nothing else changes.
-    """
-    final, first = demo_policies(), repository.git("rev-parse", "main")
-    wrong = final["policies/expense.yaml"].replace(b"expr: V.same_region", b"expr: has(P.attr.region)")
-    assert first in readiness(gateway)
-    with traffic(gateway, OTHER_REGION, OWN_REGION) as (other, own):
-        eventually(lambda: len(other.answers) > 20 and len(own.answers) > 20)
-        repository.commit({**final, "policies/expense.yaml": wrong}, branch="region", onto=first)
-        assert compiled(repository, "region", tmp_path / "red.tgz") == TESTS_FAILED
-        repository.commit({"policies/expense.yaml": final["policies/expense.yaml"]}, branch="region")
-        assert compiled(repository, "region", tmp_path / "green.tgz") == 0
-        assert set(other.statuses) == {httpx.codes.OK}, "what is on a branch is not in force"
-        merge = merged(repository, "region", tmp_path / "clone")
-        eventually(lambda: other.statuses[-1] == httpx.codes.FORBIDDEN, patience=POLL + 8)
-        changed = time.monotonic()
-        eventually(lambda: len(other.since(changed)) > 50 and len(own.since(changed)) > 50)
-        assert merge in readiness(gateway)
-    assert changes(other) == [httpx.codes.OK, httpx.codes.FORBIDDEN]
-    assert changes(own) == [httpx.codes.OK]
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_workflows_build_bundles(name: str) -> None:
+    """The commands for bundles are those that the program has."""
+    (build,) = [text for text in workflows()[name] if "extauthz bundle build" in text]
+    (line,) = [each for each in build.splitlines() if "bundle build" in each]
+    assert re.fullmatch(
+        r'\s*extauthz bundle build policies --name expenses --key \S+ --sequence "\$\w+" -o policies.bundle',
+        line,
+    )
