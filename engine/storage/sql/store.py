@@ -118,9 +118,9 @@ class State(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """A definition that was read, as the engine reads it, or what is wrong with it."""
+    """A row that was read, its definition as the engine reads it, or what is wrong with it."""
 
-    digest: object
+    row: Listed
     content: bytes
     fault: Fault | None
 
@@ -257,9 +257,7 @@ class DatabaseStore(ABC):
     def _definitions(self, connection: Connection, listed: Sequence[Listed]) -> dict[int, _Read]:
         """Return all definitions, with those that have changed fetched."""
         before = self._read_before
-        changed = {
-            row.id: row for row in listed if row.id not in before or before[row.id].digest != row.digest
-        }
+        changed = {row.id: row for row in listed if row.id not in before or before[row.id].row != row}
         read = {row.id: before[row.id] for row in listed if row.id not in changed}
         for id_, definition in self._fetch(connection, tuple(changed), len(listed)):
             read[id_] = _read_definition(changed[id_], definition, before.get(id_))
@@ -610,13 +608,13 @@ def _read_definition(row: Listed, definition: bytes | None, before: _Read | None
             policy_messages.to_json(policy), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
         )
     except NotAPolicyError as error:
-        return _Read(row.digest, b"", Fault(row.key, 0, 0, f"the row's definition cannot be read: {error}"))
+        return _Read(row, b"", Fault(row.key, 0, 0, f"the row's definition cannot be read: {error}"))
     if module_id(key) != row.id or key != row.key:
         message = f"the row's definition is that of `{key}`"
-        return _Read(row.digest, b"", Fault(row.key, 0, 0, message))
+        return _Read(row, b"", Fault(row.key, 0, 0, message))
     if before is not None and before.content == content:
         content = before.content  # the same object tells the engine that nothing changed
-    return _Read(row.digest, content, None)
+    return _Read(row, content, None)
 
 
 def _needs(

@@ -269,15 +269,21 @@ class DatabaseContract:
 
     def test_rows_that_do_not_fit_are_told(self, store: Any, changer: Database) -> None:
         """A definition that is no policy, or another policy than its row, is a fault."""
-        store.put_policies([rule_policy("a"), rule_policy("b"), rule_policy("c")])
-        wrong = {"resource.a.vdefault": b"\xff", "resource.b.vdefault": rule_policy("c")}
+        store.put_policies([rule_policy("a"), rule_policy("b"), rule_policy("c"), rule_policy("d")])
+        reader = changer.writer
+        assert reader.read().faults == ()
+        wrong: dict[str, dict[str, Any]] = {
+            "resource.a.vdefault": {"definition": b"\xff"},
+            "resource.b.vdefault": {"definition": rule_policy("c")},
+            "resource.c.vdefault": {"name": "other"},
+        }
         with store.engine.begin() as connection:
-            for key, definition in wrong.items():
-                rows = update(POLICY).where(POLICY.c.id == module_id(key))
-                connection.execute(rows.values(definition=definition))
-        snapshot = changer.writer.read()
+            for key, values in wrong.items():
+                connection.execute(update(POLICY).where(POLICY.c.id == module_id(key)).values(**values))
+        snapshot = reader.read()
         assert [str(fault) for fault in snapshot.faults] == [
             "resource.a.vdefault: the row's definition cannot be read: not a `cerbos.policy.v1.Policy`",
             "resource.b.vdefault: the row's definition is that of `resource.c.vdefault`",
+            "resource.other.vdefault: the row's definition is that of `resource.c.vdefault`",
         ]
-        assert list(snapshot.files) == ["resource.c.vdefault"]
+        assert list(snapshot.files) == ["resource.d.vdefault"]
