@@ -270,18 +270,21 @@ class DatabaseContract:
     def test_rows_that_do_not_fit_are_told(self, store: Any, changer: Database) -> None:
         """A definition that is no policy, or another policy than its row, is a fault."""
         store.put_policies([rule_policy("a"), rule_policy("b"), rule_policy("c"), rule_policy("d")])
+        store.put_policies([rule_policy("e")])
         reader = changer.writer
         assert reader.read().faults == ()
         wrong: dict[str, dict[str, Any]] = {
             "resource.a.vdefault": {"definition": b"\xff"},
             "resource.b.vdefault": {"definition": rule_policy("c")},
             "resource.c.vdefault": {"name": "other"},
+            "resource.e.vdefault": {"kind": "MYSTERY"},
         }
         with store.engine.begin() as connection:
             for key, values in wrong.items():
                 connection.execute(update(POLICY).where(POLICY.c.id == module_id(key)).values(**values))
         snapshot = reader.read()
         assert [str(fault) for fault in snapshot.faults] == [
+            "mystery.e: the row's definition is that of `resource.e.vdefault`",
             "resource.a.vdefault: the row's definition cannot be read: not a `cerbos.policy.v1.Policy`",
             "resource.b.vdefault: the row's definition is that of `resource.c.vdefault`",
             "resource.other.vdefault: the row's definition is that of `resource.c.vdefault`",
