@@ -132,8 +132,8 @@ class Server:
             self._paused = False
 
     def remove(self) -> None:
-        """Stop it and take everything away."""
-        self.stop()
+        """Kill it, for nobody needs what it would write, and take everything away."""
+        self.stop(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self) -> str:
