@@ -13,7 +13,7 @@ from extauthz.pdp import services
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from extauthz.pdp.services import Method
+    from extauthz.pdp.method import Method
 
 NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 

@@ -16,14 +16,14 @@ from extauthz.pdp import protojson
 from extauthz.pdp.apart import apart
 from extauthz.pdp.cors import ASKED_METHOD
 from extauthz.pdp.errors import Code, PdpError, invalid
+from extauthz.pdp.method import Caller
 from extauthz.pdp.schema import message_type
-from extauthz.pdp.services import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from extauthz.pdp.cors import Cors
-    from extauthz.pdp.services import Answer, Method
+    from extauthz.pdp.method import Answer, Method
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from extauthz.pdp.apart import apart
 from extauthz.pdp.errors import Code, PdpError, invalid
+from extauthz.pdp.method import Caller
 from extauthz.pdp.schema import message_type
-from extauthz.pdp.services import CODEC, Caller
+from extauthz.pdp.services import CODEC
 from extauthz.pdp.status import AnyMessage, Status
 from extauthz.pdp.wire import WireError
 from extauthz.transport.grpcio import Refusal
@@ -16,7 +17,7 @@ from extauthz.transport.grpcio import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from extauthz.pdp.services import Answer, Method
+    from extauthz.pdp.method import Answer, Method
     from extauthz.transport.grpcio import Metadata, Procedure
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from extauthz.pdp.calls import Pdp
     from extauthz.pdp.cors import Cors
+    from extauthz.pdp.method import Answer, Caller, Method
     from extauthz.pdp.rest import Health, Limits, Page
-    from extauthz.pdp.services import Answer, Caller, Method
 
 logger = logging.getLogger(__name__)
 

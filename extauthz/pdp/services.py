@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from extauthz.pdp import authzen_messages, explain_messages, messages
 from extauthz.pdp.authzen import EVALUATION_PATH, EVALUATIONS_PATH, METADATA_PATH, AuthZen, origin
 from extauthz.pdp.descriptors import Files
 from extauthz.pdp.explaining import Explaining
+from extauthz.pdp.method import Method
 from extauthz.pdp.status import Status
 from extauthz.pdp.violations import Violations
 from extauthz.pdp.wire import Codec
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from extauthz.pdp.calls import Pdp
+    from extauthz.pdp.method import Answer, Caller
 
 CERBOS: Final = "cerbos.svc.v1.CerbosService"
 AUTHZEN: Final = "authzen.authorization.v1.AuthorizationService"
 OURS: Final = "extauthz.v1.ExplainService"
 """Only over HTTP: its answers nest deeper than readers of gRPC messages go."""
-
-
-class Caller(NamedTuple):
-    """What a call may know of how it came: headers or metadata in lower case, and whether over TLS."""
-
-    headers: Mapping[str, str]
-    tls: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A call of the API: its names in gRPC and over HTTP, and the messages."""
-
-    service: str
-    name: str
-    verb: str
-    path: str
-    request: type[Any]
-    response: type[Any]
-    long: bool = False
-    """The response may be so long that it is written in a thread."""
 
 
 CHECK_RESOURCES: Final = Method(
@@ -132,10 +113,6 @@ SERVICES: Final = (CERBOS, AUTHZEN)
 
 
 # --- answers ----------------------------------------------------------------------------------------------
-
-Answer = Callable[[Any, Callable[[], Caller]], Awaitable[Any]]
-"""From a request, and what tells who sent it, to the response; raises
-:class:`~extauthz.pdp.errors.PdpError`."""
 
 
 def answers(pdp: Pdp, *, explain: bool = False) -> Mapping[Method, Answer]:

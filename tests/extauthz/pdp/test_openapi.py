@@ -13,9 +13,10 @@ from engine import Engine
 from extauthz.pdp import Pdp, openapi, protojson
 from extauthz.pdp.auxdata import AuxDataReader
 from extauthz.pdp.field_words import EVERYWHERE, HERE
+from extauthz.pdp.method import Caller
 from extauthz.pdp.operations import EXPLAIN_OPERATION, OPERATIONS
 from extauthz.pdp.rest import HEALTH_PATH, Rest
-from extauthz.pdp.services import FILES, METHODS, Caller, answers
+from extauthz.pdp.services import FILES, METHODS, answers
 from tests.extauthz.pdp.authzen_cases import POLICIES
 
 if TYPE_CHECKING:
