@@ -85,6 +85,7 @@ class Engine:
         """*revision* is what the store calls the state that *table* was made of."""
         self._table = table
         self._revision = revision
+        self._snapshot = Snapshot({})
         self._store = store
         self._loader = loader or Loader(table.settings)
         self._listeners = [on_reload] if on_reload else []
@@ -137,6 +138,7 @@ class Engine:
         snapshot = store.read()
         table = loader.table(snapshot)
         engine = cls(table, store=store, loader=loader, on_reload=on_reload, revision=snapshot.revision)
+        engine._snapshot = snapshot
         if watch and isinstance(store, Watchable):
             store.watch(engine.reload)
         return engine
@@ -213,6 +215,25 @@ class Engine:
         """What became of the last attempt to load: when, whether it went well, what was wrong."""
         return self._status
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state of the store that is in force; an empty one when there is no store."""
+        return self._snapshot
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies that the store had when it was last read, by path, as they are written."""
+        return self._loader.policies
+
+    def try_out(self, snapshot: Snapshot) -> tuple[Fault, ...]:
+        """Tell what is wrong with a state that the store may come to have; it is not put in force."""
+        with self._lock:
+            try:
+                self._loader.table(snapshot)
+            except PolicyError as error:
+                return error.faults
+            return ()
+
     def replace(self, table: RuleTable) -> None:
         """Put another table in force; checks under way end with the one they began with."""
         self._table = table
@@ -242,7 +263,7 @@ class Engine:
         snapshot = self._store.read()
         table = self._loader.table(snapshot)
         changed = table is not self._table
-        self._table, self._revision = table, snapshot.revision
+        self._table, self._revision, self._snapshot = table, snapshot.revision, snapshot
         return self._result(started, changed=changed)
 
     def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
@@ -271,6 +292,11 @@ class Loader:
         self._compiler = Compiler(settings)
         self._files: dict[str, _File] = {}
         self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies of the state that was last read, by path."""
+        return {path: file.policy for path, file in self._files.items() if file.policy is not None}
 
     def table(self, snapshot: Snapshot) -> RuleTable:
         """Return the table for a state; the same object as before when no policy and no schema has changed.

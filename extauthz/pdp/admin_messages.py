@@ -8,8 +8,10 @@ Annotations are evaluated here (no ``from __future__ import annotations``): the 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Self
 
+from engine import policy_messages
+from engine.model import JsonValue
 from extauthz.pdp.messages import NOTHING
 from extauthz.pdp.rules import Rules
 from extauthz.pdp.schema import ABSENT, EnumType, Json, Opaque, Tag, message
@@ -25,7 +27,16 @@ BATCH: Final = Rules(required=True, min_items=1, max_items=100)
 
 @message(POLICY)
 class Policy(Opaque):
-    """A policy, as the message ``cerbos.policy.v1.Policy``."""
+    """A policy, as the engine reads and databases hold it."""
+
+    @classmethod
+    def from_json(cls, value: JsonValue) -> Self:
+        """Read the JSON form; raises :class:`~engine.policy_messages.NotAPolicyError`."""
+        return cls(policy_messages.encode(policy_messages.from_json(value)))
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the JSON form."""
+        return policy_messages.to_json(policy_messages.decode(self.definition))
 
 
 @message("google.protobuf.Empty")

@@ -197,8 +197,8 @@ def _list(field: Field, item: Schema) -> Schema:
         "maxItems": rules.max_items,
         "uniqueItems": rules.unique or None,
     }
-    shortest = {"minLength": rules.item_min_length} if rules.item_min_length else {}
-    return {"type": "array", "items": item | shortest, **_without_none(limits)}
+    lengths = {"minLength": rules.item_min_length or None, "maxLength": rules.item_max_length}
+    return {"type": "array", "items": item | _without_none(lengths), **_without_none(limits)}
 
 
 def _map(field: Field, value: Schema) -> Schema:
@@ -217,6 +217,7 @@ def _string(field: Field) -> Schema:
     rules = field.rules
     limits = {
         "minLength": rules.min_length or None,
+        "maxLength": rules.max_length,
         "pattern": rules.pattern or None,
         "enum": list(rules.choices) or None,
     }
@@ -238,6 +239,7 @@ _ONE: Final[Mapping[Kind, Callable[[Field], Schema]]] = {
     Kind.BYTES: lambda _: {"type": "string", "format": "byte"},
     Kind.BOOL: lambda _: {"type": "boolean"},
     Kind.INT: lambda _: {"type": "integer", "format": "int32"},
+    Kind.UINT: lambda _: {"type": "integer", "format": "int64", "minimum": 0},
     Kind.LONG: lambda _: {"type": "string", "format": "uint64"},
     Kind.ENUM: _enum,
     Kind.JSON: lambda _: {},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from extauthz.pdp import authzen_messages, explain_messages, messages
+from engine import policy_messages
+from extauthz.pdp import admin_messages, admin_methods, authzen_messages, explain_messages, messages
 from extauthz.pdp.authzen import EVALUATION_PATH, EVALUATIONS_PATH, METADATA_PATH, AuthZen, origin
 from extauthz.pdp.descriptors import Files
 from extauthz.pdp.explaining import Explaining
@@ -109,7 +110,9 @@ METHODS: Final = (
     ACCESS_EVALUATION_BATCH,
 )
 """What is always served; explanations only when they are asked for in the configuration."""
-SERVICES: Final = (CERBOS, AUTHZEN)
+DESCRIBED: Final = (*METHODS, *admin_methods.METHODS)
+"""What the descriptors tell of, served or not."""
+SERVICES: Final = (CERBOS, AUTHZEN, admin_methods.ADMIN)
 
 
 # --- answers ----------------------------------------------------------------------------------------------
@@ -146,11 +149,13 @@ def _for_anyone(call: Callable[[Any], Awaitable[Any]]) -> Answer:
 
 def _files() -> Files:
     files = Files()
+    for declared in policy_messages.FILES:
+        files.add_file(declared)
     for service in SERVICES:
-        files.add_service(
-            service, [(each.name, each.request, each.response) for each in METHODS if each.service == service]
-        )
+        methods = [each for each in DESCRIBED if each.service == service]
+        files.add_service(service, [(each.name, each.request, each.response) for each in methods])
     files.add(Violations, Status, EXPLAIN_RESOURCES.response)
+    files.add(admin_messages.DeletePolicyErrorDetails, admin_messages.DisablePolicyErrorDetails)
     files.close()
     return files
 
