@@ -230,6 +230,7 @@ class Driver:
 
 DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
+    "sqlite3": Driver("engine.storage.sql.sqlite3:SqliteStore", extra="sqlite3"),
 }
 
 
