@@ -15,6 +15,7 @@ import binascii
 import hmac
 import ipaddress
 import logging
+import math
 import re
 import secrets
 import time
@@ -79,7 +80,7 @@ def read_hash(text: str) -> bytes:
     """Read a bcrypt hash in base64, as ``passwordHash`` holds it.
 
     Raises:
-        HashError: it is not one, takes too long to verify, or is that of Cerbos's published password.
+        HashError: it is not one, or takes too long to verify.
 
     """
     try:
@@ -90,10 +91,19 @@ def read_hash(text: str) -> bytes:
     if match is None:
         raise HashError("must be base64 of a bcrypt hash, such as `$2b$12$...`")
     if int(match[1]) > MAX_COST:
-        raise HashError(f"takes too long to verify: its cost is {int(match[1])}, at most {MAX_COST} is allowed")
-    if _is_password(CERBOS_PASSWORD, found):
-        raise HashError("is that of the password which Cerbos publishes as its default")
+        raise HashError(f"takes too long to verify: its cost is {int(match[1])}, the most is {MAX_COST}")
     return found
+
+
+def check_hash(password_hash: bytes) -> None:
+    """Refuse the hash of a password that everybody knows; takes as long as verifying one does.
+
+    Raises:
+        HashError: it is that of the password which Cerbos has by default.
+
+    """
+    if _is_password(CERBOS_PASSWORD, password_hash):
+        raise HashError("is that of the password which Cerbos publishes as its default")
 
 
 def made_hash(password: str, cost: int = 12) -> str:
@@ -107,7 +117,9 @@ def made_hash(password: str, cost: int = 12) -> str:
     if not secret or b"\0" in secret:
         raise HashError("a password must not be empty or hold NUL")
     if len(secret) > BCRYPT_BYTES:
-        raise HashError(f"a password must not be longer than {BCRYPT_BYTES} bytes, which is what bcrypt looks at")
+        raise HashError(
+            f"a password must not be longer than {BCRYPT_BYTES} bytes, which is what bcrypt looks at"
+        )
     return base64.b64encode(bcrypt.hashpw(secret, bcrypt.gensalt(cost))).decode()
 
 
@@ -228,7 +240,7 @@ class Guesses:
         """Refuse a guess that comes too early; raises :class:`PdpError`."""
         wait = self._wait(_network(address))
         if wait > 0:
-            raise PdpError(Code.TOO_MANY, f"too many wrong credentials: try again in {wait:.0f} s")
+            raise PdpError(Code.TOO_MANY, f"too many wrong credentials: try again in {math.ceil(wait)} s")
 
     def _wait(self, network: str) -> float:
         count, last = self._wrong.get(network, (0, 0.0))

@@ -107,8 +107,13 @@ class Rest:
         limits: Limits | None = None,
         pages: Mapping[str, Page] | None = None,
         guards: Mapping[str, Guard] | None = None,
+        refusals: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
-        """*guards*: by service, who lets callers pass before the body is read."""
+        """Serve *answers*.
+
+        *guards*: by service, who lets callers pass before the body is read; *refusals*: paths that have no
+        answer, with their service and why.
+        """
         self._health = health
         self._guards = guards or {}
         self._cors = cors
@@ -123,6 +128,8 @@ class Rest:
                 self._routes.setdefault(path, {})[verb] = call
         for path, page in (pages or {}).items():
             self._routes.setdefault(path, {})["GET"] = _page(page)
+        for path, (service, message) in (refusals or {}).items():
+            self._routes.setdefault(path, {})["GET"] = self._refuse(service, message)
         self._disabled = {
             prefix: message
             for prefix, message in DISABLED.items()
@@ -187,6 +194,14 @@ class Rest:
             return Response(200, await write(answered, pretty=request.pretty), [*headers])
 
         return call
+
+    def _refuse(self, service: str, message: str) -> Callable[[_Request], Awaitable[Response]]:
+        async def refuse(request: _Request) -> Response:
+            if service in self._guards:
+                await self._guards[service](request.caller)
+            raise PdpError(Code.UNIMPLEMENTED, message)
+
+        return refuse
 
     async def _message(self, method: Method, request: _Request) -> Any:
         if method.in_query:

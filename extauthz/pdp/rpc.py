@@ -60,6 +60,19 @@ def _procedure(method: Method, answer: Answer, guard: Guard | None) -> Procedure
     return procedure
 
 
+def unimplemented(message: str, guard: Guard) -> Procedure:
+    """Make a method that has no answer for anyone whom *guard* lets pass."""
+
+    async def procedure(_: bytes, metadata: Metadata) -> bytes:
+        try:
+            await guard(_caller(metadata))
+        except PdpError as error:
+            raise _refusal(error) from None
+        raise Refusal(Code.UNIMPLEMENTED.number, message)
+
+    return procedure
+
+
 def _caller(metadata: Metadata) -> Caller:
     headers = metadata()
     return Caller(headers, peer=headers.get(PEER, ""))

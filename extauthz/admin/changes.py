@@ -1,0 +1,263 @@
+"""Changes of a store that can be written: each is tried out before it is made.
+
+A change is made only when what the store would hold then compiles as a whole: no change takes a set of
+policies out of force. Where the store holds something broken already, a change may not add to it. Then the
+change is one transaction of the store, and in force in this process when the call returns; other processes
+hear of it from the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from engine import names, policy_messages
+from engine import policy as written
+from engine.load import PolicyError, load_policy
+from engine.policy_messages import NotAPolicyError
+from engine.storage import IntegrityError, RefusedError
+from extauthz.admin.catalogue import PREFIX
+from extauthz.pdp.errors import Code, PdpError, invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from engine.document import Fault
+    from engine.engine import Engine
+    from engine.storage import Listing, Snapshot, Writable
+
+logger = logging.getLogger(__name__)
+
+MAX_FAULTS: Final = 20
+"""More are not told."""
+
+
+class Changes:
+    """Makes changes, one at a time."""
+
+    def __init__(self, engine: Engine, store: Writable) -> None:
+        self._engine = engine
+        self._store = store
+        self._turn = threading.Lock()
+
+    def put_policies(self, definitions: Sequence[bytes]) -> None:
+        """Add or replace policies; all or none.
+
+        Raises:
+            PdpError: one is wrong by itself or beside the others, or is there twice.
+            StoreError: the store cannot be reached.
+
+        """
+        policies = _read(definitions)
+        with self._turn:
+            self._try(lambda files: _with(files, policies), "the policies cannot be put")
+            self._made(lambda: self._store.put_policies(definitions))
+
+    def delete_policies(self, ids: Sequence[str]) -> int:
+        """Take policies away; return how many there were.
+
+        Raises:
+            IntegrityError: others need them.
+            PdpError: the rest would not compile.
+            StoreError: the store cannot be reached.
+
+        """
+        return self._take(ids, lambda: self._store.delete_policies(ids), "deleted")
+
+    def disable_policies(self, ids: Sequence[str]) -> int:
+        """Take policies out of force; return how many there are. Raises what :meth:`delete_policies` does."""
+        return self._take(ids, lambda: self._store.disable_policies(ids), "disabled")
+
+    def _take(self, ids: Sequence[str], change: Callable[[], int], verb: str) -> int:
+        with self._turn:
+            _check_needs(self._engine.policies.values(), frozenset(ids))
+            kept = frozenset(ids)
+            self._try(
+                lambda files: {path: content for path, content in files.items() if path not in kept},
+                f"the policies cannot be {verb}",
+            )
+            return self._made(change)
+
+    def enable_policies(self, ids: Sequence[str], listing: Listing | None) -> int:
+        """Put disabled policies in force; return how many there are.
+
+        *listing* shows them. Raises what :meth:`put_policies` does.
+        """
+        with self._turn:
+            stored = () if listing is None else listing.get_policies(ids)
+            policies = _read([_enabled(each.definition) for each in stored])
+            self._try(lambda files: _with(files, policies), "the policies cannot be enabled")
+            return self._made(lambda: self._store.enable_policies(ids))
+
+    def put_schemas(self, schemas: Mapping[str, bytes]) -> None:
+        """Add or replace JSON Schemas; all or none. Raises what :meth:`put_policies` does."""
+        changed = {f"{PREFIX}{id_}": content for id_, content in schemas.items()}
+        with self._turn:
+            self._try_schemas(lambda before: {**before, **changed}, "the schemas cannot be put")
+            self._made(lambda: self._store.put_schemas(schemas))
+
+    def delete_schemas(self, ids: Sequence[str]) -> int:
+        """Take schemas away; return how many there were. Raises what :meth:`put_policies` does."""
+        gone = {f"{PREFIX}{id_}" for id_ in ids}
+        with self._turn:
+            self._try_schemas(
+                lambda before: {path: before[path] for path in before if path not in gone},
+                "the schemas cannot be deleted",
+            )
+            return self._made(lambda: self._store.delete_schemas(ids))
+
+    # -- trying and making ---------------------------------------------------------------------------------
+
+    def _try(self, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]], refusal: str) -> None:
+        before = self._engine.snapshot
+        self._check(dataclasses.replace(before, files=change(before.files)), refusal)
+
+    def _try_schemas(
+        self, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]], refusal: str
+    ) -> None:
+        before = self._engine.snapshot
+        self._check(dataclasses.replace(before, schemas=change(before.schemas)), refusal)
+
+    def _check(self, candidate: Snapshot, refusal: str) -> None:
+        known = frozenset(self._engine.status.faults)
+        faults = [fault for fault in self._engine.try_out(candidate) if fault not in known]
+        if faults:
+            raise invalid(f"{refusal}: {_told(faults)}")
+
+    def _made(self, change: Callable[[], Any]) -> Any:
+        """Make the change, and put it in force here."""
+        known = frozenset(self._engine.status.faults)
+        try:
+            done = change()
+        except IntegrityError:
+            raise
+        except RefusedError as error:
+            raise invalid(str(error)) from None
+        result = self._engine.reload()
+        faults = [fault for fault in result.faults if fault not in known]
+        if faults:  # somebody else has changed the store in the same moment
+            raise PdpError(
+                Code.FAILED_PRECONDITION, f"stored, but not in force, as beside it is: {_told(faults)}"
+            )
+        return done
+
+
+def _told(faults: Iterable[Fault]) -> str:
+    told = [str(fault) for fault in faults]
+    more = f"; and {len(told) - MAX_FAULTS} more" if len(told) > MAX_FAULTS else ""
+    return "; ".join(told[:MAX_FAULTS]) + more
+
+
+# --- policies ---------------------------------------------------------------------------------------------
+
+
+def _read(definitions: Sequence[bytes]) -> dict[str, bytes | None]:
+    """Return the JSON text of policies by key, None for those that are disabled; each is right by itself.
+
+    Raises:
+        PdpError: with all that is wrong.
+
+    """
+    found: dict[str, bytes | None] = {}
+    faults: list[str] = []
+    for index, definition in enumerate(definitions):
+        try:
+            key, text = _text(definition, f"policies[{index}]")
+        except NotAPolicyError as error:
+            faults.append(f"policies[{index}]: {error}")
+        except PolicyError as error:
+            faults.extend(_without_place(fault) for fault in error.faults)
+        else:
+            if key in found:
+                faults.append(f"policies[{index}]: more than one definition of `{key}`")
+            found[key] = text
+    if faults:
+        more = f"; and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+        raise invalid(f"Invalid policy: {'; '.join(faults[:MAX_FAULTS])}{more}")
+    return found
+
+
+def _text(definition: bytes, name: str) -> tuple[str, bytes | None]:
+    message = policy_messages.decode(definition)
+    disabled = message.disabled
+    text = json.dumps(policy_messages.to_json(message)).encode()
+    policy = load_policy(text, name)
+    if policy is None:
+        raise NotAPolicyError("there is nothing in it")
+    return policy.key, None if disabled else text
+
+
+def _without_place(fault: Fault) -> str:
+    """Say what is wrong without a line: the text is ours, what was sent was a message."""
+    return str(dataclasses.replace(fault, line=0, column=0))
+
+
+def _with(files: Mapping[str, bytes], policies: Mapping[str, bytes | None]) -> Mapping[str, bytes]:
+    kept = {path: content for path, content in files.items() if path not in policies}
+    return kept | {key: text for key, text in policies.items() if text is not None}
+
+
+def _enabled(definition: bytes) -> bytes:
+    policy = policy_messages.decode(definition)
+    policy.disabled = False
+    return policy_messages.encode(policy)
+
+
+# --- what policies need of each other ---------------------------------------------------------------------
+
+
+def _check_needs(policies: Iterable[written.Policy], gone: frozenset[str]) -> None:
+    """Refuse to take away what policies that stay need.
+
+    Raises:
+        IntegrityError: saying for each policy which others need it.
+
+    """
+    staying = [policy for policy in policies if policy.key not in gone]
+    importing = _importing(staying)
+    descendants = {key: sorted(each.key for each in staying if key in _above(each)) for key in gone}
+    dependents = {key: sorted(_reached(key, importing)) for key in gone}
+    if any(descendants.values()) or any(dependents.values()):
+        raise IntegrityError(_filled(descendants), _filled(dependents))
+
+
+def _filled(needs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    return {key: needs[key] for key in sorted(needs) if needs[key]}
+
+
+def _above(policy: written.Policy) -> frozenset[str]:
+    """Return the keys of the policies in the scopes above; role policies need none there."""
+    body = policy.body
+    if isinstance(body, written.ResourcePolicy):
+        return frozenset(
+            names.resource_key(body.resource, body.version, scope)
+            for scope in names.ancestors(names.scope_value(body.scope))
+        )
+    if isinstance(body, written.PrincipalPolicy):
+        return frozenset(
+            names.principal_key(body.principal, body.version, scope)
+            for scope in names.ancestors(names.scope_value(body.scope))
+        )
+    return frozenset()
+
+
+def _importing(policies: Iterable[written.Policy]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for policy in policies:
+        for key in policy.imports:
+            found.setdefault(key, set()).add(policy.key)
+    return found
+
+
+def _reached(key: str, importing: Mapping[str, set[str]]) -> set[str]:
+    """Return what imports *key*, and what imports that."""
+    found: set[str] = set()
+    waiting = [key]
+    while waiting:
+        new = importing.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found
