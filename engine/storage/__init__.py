@@ -231,6 +231,8 @@ class Driver:
 DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
     "sqlite3": Driver("engine.storage.sql.sqlite3:SqliteStore", extra="sqlite3"),
+    "postgres": Driver("engine.storage.sql.postgres:PostgresStore", extra="postgres"),
+    "mysql": Driver("engine.storage.sql.mysql:MysqlStore", extra="mysql"),
 }
 
 

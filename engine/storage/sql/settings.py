@@ -41,11 +41,11 @@ class Retries:
             StoreError: a setting does not fit.
 
         """
-        settings = settings or {}
+        settings, default = settings or {}, cls()
         check_known("connRetry", settings, ("maxAttempts", "initialInterval", "maxInterval"))
-        first = float(settings.get("initialInterval") or cls.first_delay)
-        longest = float(settings.get("maxInterval") or max(cls.longest_delay, first))
-        retried = int(_or(settings.get("maxAttempts"), cls.attempts - 1))
+        first = float(settings.get("initialInterval") or default.first_delay)
+        longest = float(settings.get("maxInterval") or max(default.longest_delay, first))
+        retried = int(_or(settings.get("maxAttempts"), default.attempts - 1))
         if retried < 0 or first < 0 or longest < first:
             raise StoreError(
                 "`connRetry`: numbers are not negative, and `maxInterval` not below `initialInterval`"
@@ -70,13 +70,13 @@ class Pool:
             StoreError: a setting does not fit.
 
         """
-        settings = settings or {}
+        settings, default = settings or {}, cls()
         check_known("connPool", settings, ("maxLifeTime", "maxIdleTime", "maxOpen", "maxIdle"))
         found = cls(
-            float(_or(settings.get("maxLifeTime"), cls.life)),
-            float(_or(settings.get("maxIdleTime"), cls.idle)),
-            int(_or(settings.get("maxOpen"), cls.max_open)),
-            int(_or(settings.get("maxIdle"), cls.max_idle)),
+            float(_or(settings.get("maxLifeTime"), default.life)),
+            float(_or(settings.get("maxIdleTime"), default.idle)),
+            int(_or(settings.get("maxOpen"), default.max_open)),
+            int(_or(settings.get("maxIdle"), default.max_idle)),
         )
         if min(found.life, found.idle, found.max_open, found.max_idle) < 0:
             raise StoreError("`connPool`: numbers are not negative")
@@ -121,6 +121,19 @@ def check_known(block: str, settings: Mapping[str, Any], known: tuple[str, ...])
     if unknown:
         hint = did_you_mean(unknown[0], known)
         raise StoreError(f"unknown setting `{unknown[0]}` of {block}{f' ({hint})' if hint else ''}")
+
+
+def seconds(settings: Mapping[str, Any], name: str, default: float) -> float:
+    """Return a setting in seconds; 0 for no limit, or never.
+
+    Raises:
+        StoreError: it is negative.
+
+    """
+    found = float(_or(settings.get(name), default))
+    if found < 0:
+        raise StoreError(f"`{name}` is not negative")
+    return found
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -32,7 +32,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from engine import policy_messages
@@ -54,6 +54,7 @@ from engine.storage.sql.tables import (
     POLICY,
     REVISION,
     SCHEMA,
+    TABLES,
     Listed,
     NewPolicy,
     module_id,
@@ -79,6 +80,17 @@ TAIL: Final = 1000
 
 BATCH: Final = 500
 """Rows that one statement asks for by id or writes."""
+
+
+LONGEST_REASON: Final = 500
+"""Characters of what a driver said that an error repeats."""
+
+MYSQL_ABOUT_TABLES: Final = frozenset((1054, 1142, 1143, 1146))
+"""MySQL's numbers for: no such column, no right to the table, nor to the column, no such table."""
+
+
+class TablesError(StoreError):
+    """The database can be reached, and has not what it needs: waiting does not help."""
 
 
 class State(NamedTuple):
@@ -164,6 +176,28 @@ class DatabaseStore(ABC):
     def upsert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insert:
         """Return the statement that inserts rows by their column ``id``, or replaces them."""
 
+    def check_tables(self) -> None:
+        """Make sure that all tables are there, with all columns.
+
+        Raises:
+            StoreError: naming each that is not, or may not be read.
+
+        """
+        missing = []
+        for table in TABLES:
+            try:
+                with self.reading() as connection:
+                    connection.execute(select(table).where(false()))
+            except (ProgrammingError, OperationalError) as error:
+                if error.connection_invalidated or not _is_about_tables(error):
+                    raise
+                missing.append(f"`{table.name}` ({_reason(error)})")
+        if missing:
+            raise TablesError(
+                f"{self.where}: tables cannot be read: {', '.join(missing)}; "
+                f"`python -m engine.storage.sql.ddl {self.driver}` prints what makes them"
+            )
+
     # -- reading -------------------------------------------------------------------------------------------
 
     def read(self) -> Snapshot:
@@ -180,17 +214,24 @@ class DatabaseStore(ABC):
         """Prepare the database on first use, with retries as a process at its start has them."""
         with self._opening:
             if not self._opened:
-                with_retries(
-                    self._prepare,
+                lacking = with_retries(
+                    self._prepared,
                     attempts=self._retries.attempts,
                     first_delay=self._retries.first_delay,
                     longest_delay=self._retries.longest_delay,
                 )
+                if lacking is not None:
+                    raise lacking
                 self._opened = True
 
-    def _prepare(self) -> None:
+    def _prepared(self) -> TablesError | None:
+        """Prepare the database; what waiting does not mend is returned, and not tried again."""
         with self._errors():
-            self.prepare()
+            try:
+                self.prepare()
+            except TablesError as error:
+                return error
+        return None
 
     def _read(self, connection: Connection) -> Snapshot:
         state = self._state(connection)
@@ -206,7 +247,7 @@ class DatabaseStore(ABC):
     def _enabled(self, connection: Connection) -> list[Listed]:
         columns = (POLICY.c.id, POLICY.c.kind, POLICY.c.name, POLICY.c.version, POLICY.c.scope)
         query = select(*columns, self.digest(POLICY.c.definition)).where(POLICY.c.disabled == false())
-        return sorted((Listed(*row) for row in connection.execute(query)), key=lambda row: row.order)
+        return sorted((Listed(*row) for row in connection.execute(query)), key=lambda row: row.key)
 
     def _definitions(self, connection: Connection, listed: Sequence[Listed]) -> dict[int, _Read]:
         """Return all definitions, with those that have changed fetched."""
@@ -523,6 +564,8 @@ class DatabaseStore(ABC):
     def _transaction(
         self, begin: Callable[[], contextlib.AbstractContextManager[Connection]]
     ) -> Iterator[Connection]:
+        if self._closed:
+            raise StoreError(f"{self.where}: the store is closed")
         self._open()
         with self._errors(), begin() as connection:
             yield connection
@@ -633,6 +676,13 @@ def _moment(at: object) -> str:
 
 
 def _reason(error: SQLAlchemyError) -> str:
+    """Return what the driver said, without the statement that PostgreSQL repeats."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     said = cause.args[-1] if cause.args else cause  # (number, text) with MySQL's driver
-    return " ".join(str(said).split()) or type(cause).__name__
+    return " ".join(str(said).partition("\nLINE ")[0].split())[:LONGEST_REASON] or type(cause).__name__
+
+
+def _is_about_tables(error: DBAPIError) -> bool:
+    """Tell whether it is tables, columns or rights that lack, and not the server."""
+    number = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return isinstance(error, ProgrammingError) or number in MYSQL_ABOUT_TABLES
