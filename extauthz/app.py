@@ -234,10 +234,12 @@ class AdminParts:
 
 
 def _admin(settings: config.Config, engine: Engine, store: Store) -> AdminParts | None:
-    credentials = settings.server.admin_api.credentials
+    given = settings.server.admin_api
+    credentials = given.credentials
     if credentials is None:
         return None
-    return AdminParts(Admin(engine, store, settings.storage.driver), Gate(credentials))
+    calls = Admin(engine, store, settings.storage.driver, accept_incomplete=given.accept_incomplete)
+    return AdminParts(calls, Gate(credentials))
 
 
 def _cors(cors: config.Cors) -> Cors | None:

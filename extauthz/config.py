@@ -196,6 +196,8 @@ class AdminApi(Block):
     admin_credentials: AdminCredentials = AdminCredentials()
     allow_plaintext: bool = False
     """Ours: the password may come over connections without TLS, also from other machines."""
+    accept_incomplete: bool = False
+    """Ours: policies may be put before others that they need, as Cerbos lets them."""
 
     def _complaints(self) -> Iterator[Complaint]:
         given = self.admin_credentials.password_hash

@@ -66,12 +66,19 @@ NOT_MUTABLE: Final = "Configured store is not mutable"
 class Admin:
     """Answers the calls of the admin API about the store of an engine."""
 
-    def __init__(self, engine: Engine, store: Store, driver: str) -> None:
-        """*driver* is the name of the store's kind, which the metadata of policies tell."""
+    def __init__(self, engine: Engine, store: Store, driver: str, *, accept_incomplete: bool = False) -> None:
+        """*driver* is the name of the store's kind, which the metadata of policies tell.
+
+        *accept_incomplete*: policies may be put before others that they need.
+        """
         self._engine = engine
         self._store = store
         self._catalogue = catalogue(engine, store, driver)
-        self._changes = Changes(engine, store) if isinstance(store, Writable) else None
+        self._changes = (
+            Changes(engine, store, accept_incomplete=accept_incomplete)
+            if isinstance(store, Writable)
+            else None
+        )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="admin")
         self._waiting = 0
         self._reloading: asyncio.Task[Any] | None = None

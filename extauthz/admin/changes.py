@@ -1,9 +1,12 @@
 """Changes of a store that can be written: each is tried out before it is made.
 
 A change is made only when what the store would hold then compiles as a whole: no change takes a set of
-policies out of force. Where the store holds something broken already, a change may not add to it. Then the
-change is one transaction of the store, and in force in this process when the call returns; other processes
-hear of it from the store.
+policies out of force, or leaves a store from which no process could start. Where the store holds something
+broken already, a change may not add to it. Then the change is one transaction of the store, and in force in
+this process when the call returns; other processes hear of it from the store.
+
+Cerbos takes what lacks something, and so do clients that put a directory in several calls. Who has them can
+allow that policies wait in the store for others that they need.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import dataclasses
 import json
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from engine import names, policy_messages
 from engine import policy as written
+from engine.compile import IMPORT_NOT_FOUND
+from engine.library import MISSING_POLICY
 from engine.load import PolicyError, load_policy
 from engine.policy_messages import NotAPolicyError
 from engine.storage import IntegrityError, RefusedError
@@ -31,6 +36,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_Done = TypeVar("_Done")
+
+WAITING: Final = frozenset((IMPORT_NOT_FOUND, MISSING_POLICY))
+"""What is no fault of a policy but the lack of another one."""
+HINT: Final = "put what they need first, or in the same call"
 MAX_FAULTS: Final = 20
 """More are not told."""
 
@@ -38,7 +48,9 @@ MAX_FAULTS: Final = 20
 class Changes:
     """Makes changes, one at a time."""
 
-    def __init__(self, engine: Engine, store: Writable) -> None:
+    def __init__(self, engine: Engine, store: Writable, *, accept_incomplete: bool = False) -> None:
+        """*accept_incomplete*: policies may wait in the store for others that they need."""
+        self._accept_incomplete = accept_incomplete
         self._engine = engine
         self._store = store
         self._turn = threading.Lock()
@@ -53,8 +65,12 @@ class Changes:
         """
         policies = _read(definitions)
         with self._turn:
-            self._try(lambda files: _with(files, policies), "the policies cannot be put")
-            self._made(lambda: self._store.put_policies(definitions))
+            self._try(
+                lambda files: _with(files, policies),
+                "the policies cannot be put",
+                may_wait=self._accept_incomplete,
+            )
+            self._made(lambda: self._store.put_policies(definitions), may_wait=self._accept_incomplete)
 
     def delete_policies(self, ids: Sequence[str]) -> int:
         """Take policies away; return how many there were.
@@ -111,9 +127,15 @@ class Changes:
 
     # -- trying and making ---------------------------------------------------------------------------------
 
-    def _try(self, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]], refusal: str) -> None:
+    def _try(
+        self,
+        change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]],
+        refusal: str,
+        *,
+        may_wait: bool = False,
+    ) -> None:
         before = self._engine.snapshot
-        self._check(dataclasses.replace(before, files=change(before.files)), refusal)
+        self._check(dataclasses.replace(before, files=change(before.files)), refusal, may_wait=may_wait)
 
     def _try_schemas(
         self, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]], refusal: str
@@ -121,13 +143,18 @@ class Changes:
         before = self._engine.snapshot
         self._check(dataclasses.replace(before, schemas=change(before.schemas)), refusal)
 
-    def _check(self, candidate: Snapshot, refusal: str) -> None:
+    def _check(self, candidate: Snapshot, refusal: str, *, may_wait: bool = False) -> None:
         known = frozenset(self._engine.status.faults)
-        faults = [fault for fault in self._engine.try_out(candidate) if fault not in known]
+        faults = [
+            fault
+            for fault in self._engine.try_out(candidate)
+            if fault not in known and not (may_wait and fault.kind in WAITING)
+        ]
         if faults:
-            raise invalid(f"{refusal}: {_told(faults)}")
+            hint = f" ({HINT})" if all(fault.kind in WAITING for fault in faults) else ""
+            raise invalid(f"{refusal}: {_told(faults)}{hint}")
 
-    def _made(self, change: Callable[[], Any]) -> Any:
+    def _made(self, change: Callable[[], _Done], *, may_wait: bool = False) -> _Done:
         """Make the change, and put it in force here."""
         known = frozenset(self._engine.status.faults)
         try:
@@ -136,19 +163,28 @@ class Changes:
             raise
         except RefusedError as error:
             raise invalid(str(error)) from None
-        result = self._engine.reload()
-        faults = [fault for fault in result.faults if fault not in known]
+        found = [fault for fault in self._engine.reload().faults if fault not in known]
+        faults = [fault for fault in found if not (may_wait and fault.kind in WAITING)]
         if faults:  # somebody else has changed the store in the same moment
-            raise PdpError(
-                Code.FAILED_PRECONDITION, f"stored, but not in force, as beside it is: {_told(faults)}"
-            )
+            told = f"stored, but not in force, as beside it there is: {_told(faults)}"
+            raise PdpError(Code.FAILED_PRECONDITION, told)
+        if found:
+            logger.warning("stored, but not in force until it is complete: %s", _told(found))
         return done
 
 
 def _told(faults: Iterable[Fault]) -> str:
-    told = [str(fault) for fault in faults]
+    """Say what is wrong, without lines: the text is ours, what was sent or stored was a message."""
+    return _joined([_without_place(fault) for fault in faults])
+
+
+def _joined(told: Sequence[str]) -> str:
     more = f"; and {len(told) - MAX_FAULTS} more" if len(told) > MAX_FAULTS else ""
     return "; ".join(told[:MAX_FAULTS]) + more
+
+
+def _without_place(fault: Fault) -> str:
+    return str(dataclasses.replace(fault, line=0, column=0))
 
 
 # --- policies ---------------------------------------------------------------------------------------------
@@ -175,8 +211,7 @@ def _read(definitions: Sequence[bytes]) -> dict[str, bytes | None]:
                 faults.append(f"policies[{index}]: more than one definition of `{key}`")
             found[key] = text
     if faults:
-        more = f"; and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
-        raise invalid(f"Invalid policy: {'; '.join(faults[:MAX_FAULTS])}{more}")
+        raise invalid(f"Invalid policy: {_joined(faults)}")
     return found
 
 
@@ -188,11 +223,6 @@ def _text(definition: bytes, name: str) -> tuple[str, bytes | None]:
     if policy is None:
         raise NotAPolicyError("there is nothing in it")
     return policy.key, None if disabled else text
-
-
-def _without_place(fault: Fault) -> str:
-    """Say what is wrong without a line: the text is ours, what was sent was a message."""
-    return str(dataclasses.replace(fault, line=0, column=0))
 
 
 def _with(files: Mapping[str, bytes], policies: Mapping[str, bytes | None]) -> Mapping[str, bytes]:

@@ -53,8 +53,8 @@ class Files:
     def add_file(self, file: descriptor_pb2.FileDescriptorProto) -> None:
         """Take over the descriptors of a package that is declared elsewhere; before all others."""
         self._files[file.name] = file
-        declared = (*file.message_type, *file.enum_type)
-        self._described.update(f"{file.package}.{each.name}" for each in declared)
+        declared = [each.name for each in file.message_type] + [each.name for each in file.enum_type]
+        self._described.update(f"{file.package}.{name}" for name in declared)
 
     def add_service(self, full_name: str, methods: Iterable[tuple[str, type[Any], type[Any]]]) -> None:
         """Describe a service: the name of each method, what goes in, what comes out."""

@@ -288,10 +288,14 @@ def _field_writer(field: Field) -> Writer | None:
 
 def _item_writer(field: Field) -> Writer | None:
     if field.message is not None and issubclass(field.message, Opaque):
-        return field.message.to_json
+        return _opaque_written
     if field.message is not None:
         return _message_writer(field.message)
     return _ITEM_WRITERS.get(field.kind)
+
+
+def _opaque_written(value: Opaque) -> JsonValue:
+    return value.to_json()
 
 
 def _long(number: int) -> str:

@@ -123,8 +123,8 @@ def answers(pdp: Pdp, *, explain: bool = False) -> Mapping[Method, Answer]:
     authzen = AuthZen(pdp)
 
     async def metadata(request: Any, caller: Callable[[], Caller]) -> Any:
-        headers, tls = caller()
-        return await authzen.metadata(request, origin(headers, tls=tls))
+        asking = caller()
+        return await authzen.metadata(request, origin(asking.headers, tls=asking.tls))
 
     explaining = {EXPLAIN_RESOURCES: _for_anyone(Explaining(pdp).explain_resources)} if explain else {}
     return {
