@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from engine import policy_messages
+from engine.document import parse
 from engine.load import PolicyError, load_policy
 from engine.policy_messages import NotAPolicyError
 from engine.storage import Listing
@@ -134,11 +135,11 @@ class _Tree:
         }
 
     def get_policies(self, ids: Sequence[str]) -> list[Policy]:
-        policies = self._engine.policies
-        return [self._shown(path, policies[path]) for path in ids if path in policies]
+        policies, files = self._engine.policies, self._engine.snapshot.files
+        return [self._shown(path, files[path]) for path in ids if path in policies and path in files]
 
-    def _shown(self, path: str, written: Written) -> Policy:
-        policy = policy_messages.from_json(written.document.value)
+    def _shown(self, path: str, content: bytes) -> Policy:
+        policy = policy_messages.from_json(parse(content, path).value)
         policy.metadata.source_file = path
         return _described(policy, path, {"driver": self._driver, "source": path})
 

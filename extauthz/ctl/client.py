@@ -17,7 +17,7 @@ from extauthz.pdp.status import Status
 from extauthz.pdp.wire import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from extauthz.ctl.connection import Connection
     from extauthz.pdp.admin_messages import Policy, Schema
@@ -64,7 +64,7 @@ class Client:
             return CtlError(_UNSERVED)
         if code is grpc.StatusCode.UNIMPLEMENTED and "unknown service" in told:
             return CtlError(_UNSERVED)
-        hint = f" ({HINTS[code]})" if code in HINTS else ""
+        hint = f" ({HINTS[code]})" if code in HINTS and not _is_of_the_store(code, told) else ""
         return CtlError(f"{told or code.name}{hint}{''.join(_reasons(error))}")
 
     # -- the calls -----------------------------------------------------------------------------------------
@@ -143,6 +143,11 @@ class Client:
         return found
 
 
+def _is_of_the_store(code: grpc.StatusCode, told: str) -> bool:
+    """Tell whether it is the server that says so: it was reached, its store was not."""
+    return code is grpc.StatusCode.UNAVAILABLE and "store" in told
+
+
 def batches(items: tuple[str, ...], size: int) -> Iterator[tuple[str, ...]]:
     """Split *items*."""
     for start in range(0, len(items), size):
@@ -152,8 +157,8 @@ def batches(items: tuple[str, ...], size: int) -> Iterator[tuple[str, ...]]:
 def _reasons(error: grpc.RpcError) -> Iterator[str]:
     """Say why policies have to stay, from the details of an error: Cerbos says it nowhere else."""
     told = error.details() or ""
-    trailing: Mapping[str, str | bytes] = {key: value for key, value in error.trailing_metadata() or ()}  # noqa: C416 - tuples of a kind of their own
-    details = trailing.get(DETAILS)
+    pairs: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment] # the stubs do not know that it is a tuple
+    details = dict(pairs).get(DETAILS)
     for policy, needs in _integrity(details if isinstance(details, bytes) else b"").items():
         for reason in _needs(needs):
             if reason not in told:

@@ -159,20 +159,16 @@ def _client(connection: Connection) -> Iterator[Client]:
         yield Client(channel, connection)
 
 
+@click.command("ctl", cls=Aliased)
+@_with(*_CONNECTION)
 @click.pass_context
-def _keep(context: click.Context, /, **connection: Any) -> None:
-    context.obj = connection
-
-
-ctl = Aliased(
-    "ctl",
-    callback=_with(*_CONNECTION)(_keep),
-    help="""Manage policies and schemas of a server over its admin API, as `cerbosctl` does.
+def ctl(context: click.Context, /, **connection: Any) -> None:
+    """Manage policies and schemas of a server over its admin API, as `cerbosctl` does.
 
     The server may be one of ours or a Cerbos. Credentials come from the options, CERBOS_USERNAME and
     CERBOS_PASSWORD, or ~/.netrc, in this order.
-    """,
-)
+    """
+    context.obj = connection
 
 
 # --- get --------------------------------------------------------------------------------------------------

@@ -88,9 +88,10 @@ def counts_as_policy(path: str) -> bool:
 
 def _policy(found: Found) -> tuple[str, tuple[int, int], Policy]:
     document = parse(found.content, found.name)
+    value = document.value  # which loading lets go of
     policy = load_document(document)
     try:
-        message = policy_messages.from_json(document.value)
+        message = policy_messages.from_json(value)
     except NotAPolicyError as error:
         raise PolicyError([Fault(found.name, 0, 0, str(error))]) from None
     coordinates = policy_messages.coordinates(message)
