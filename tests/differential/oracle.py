@@ -86,6 +86,18 @@ def cerbos_binary() -> Path:
     pytest.skip(reason)
 
 
+def cerbosctl_binary() -> Path:
+    """Return the path of the ``cerbosctl`` binary; skip the test (in CI: fail) when there is none."""
+    named = os.environ.get("CERBOSCTL_BINARY")
+    found = Path(named) if named else peers.installed(peers.CERBOSCTL)
+    if found.is_file():
+        return found
+    reason = f"no cerbosctl {peers.VERSION}: run `make oracle` or set CERBOSCTL_BINARY"
+    if REQUIRED:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def _pinned(binary: Path) -> Path:
     said = subprocess.run(  # noqa: S603 - the binary that whoever runs the tests has named
         [binary, "--version"], capture_output=True, text=True, timeout=START_SECONDS, check=True
@@ -221,6 +233,8 @@ def cerbos(
 ) -> Iterator[Oracle]:
     """Run a Cerbos over a directory of policies; *settings* are blocks of its configuration.
 
+    What they say of ``server`` stands beside what we say.
+
     With *decision_log* each check is written to :attr:`Oracle.decision_log`, one JSON object a line, with the
     errors of evaluation that the API does not tell.
 
@@ -258,7 +272,9 @@ def _start(directory: Path, folder: Path, settings: dict[str, Any], *, decision_
         decisions.touch()
     oracle = Oracle(http_port, grpc_port, folder / "cerbos.log", decisions)
     configuration = folder / "configuration.yaml"
-    blocks = _blocks(directory, http_port, grpc_port, decisions) | settings
+    usual = _blocks(directory, http_port, grpc_port, decisions)
+    server = {**usual["server"], **settings.get("server", {})}
+    blocks = {**usual, **settings, "server": server}
     configuration.write_text(json.dumps(blocks).replace("$", "$$"))
     command = [os.fspath(cerbos_binary()), "server", "--debug-listen-addr=", f"--config={configuration}"]
     with oracle.log.open("wb") as log:
