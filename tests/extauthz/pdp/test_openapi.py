@@ -88,7 +88,7 @@ def test_explanations_are_an_addition() -> None:
 
 
 def test_the_admin_api_is_an_addition() -> None:
-    """The document tells of the admin API where it is served, alone or beside decisions, with its password."""
+    """The document tells of the admin API where it is served, alone or beside decisions."""
     admin = json.loads(openapi.document(pdp=False, admin=True))
     calls = {(path, verb.upper()) for path, verbs in admin["paths"].items() for verb in verbs}
     assert calls == {(each.path, each.verb) for each in admin_methods.METHODS} | {(HEALTH_PATH, "GET")}
