@@ -274,7 +274,8 @@ class Authorizer:
             return self._by_route(exchange, route, route.decision)
         identified = self._identified(route, facts)
         facts.principal = identified.principal
-        facts.action = route.action_of(facts.request.method).function(facts)
+        action = route.action_of(facts.request.method)
+        facts.action = action.constant or action.function(facts)
         facts.resource = _resource(route, exchange)
         asked = (facts.principal, facts.resource, (facts.action,), identified.aux_data, facts.request.id)
         return self._by_policy(exchange, route, self._decide(_new(CheckInput, asked)))

@@ -17,6 +17,7 @@ import click
 
 from extauthz.compiling.command import compile_policies
 from extauthz.ctl.commands import ctl
+from extauthz.diffing.command import diff_policies
 from extauthz.explaining import explain_decisions
 from extauthz.logs import FORMATS, LEVELS
 
@@ -68,7 +69,7 @@ def main() -> None:
     help="auto: text on a terminal, JSON elsewhere.",
 )
 def serve(file: Path, log_level: str, log_format: str) -> None:
-    """Serve decisions until SIGTERM or Ctrl-C.
+    """Serve decisions until SIGTERM or Ctrl-C; SIGHUP reads the policies again.
 
     Envoy is answered over gRPC; Cerbos's API is served too when the configuration says so, or has no
     `extAuthz` block. A second signal ends at once.
@@ -143,6 +144,7 @@ def check_config(file: Path) -> None:
 
 
 main.add_command(compile_policies)
+main.add_command(diff_policies)
 main.add_command(explain_decisions)
 main.add_command(ctl)
 

@@ -527,25 +527,26 @@ class RouteTable(Generic[R]):
         A path with faults is matched by how it is read (:class:`extauthz.request.Target`); whether the route
         accepts those faults is for the caller to ask.
         """
-        if self._hosts or self._below:
-            for tree in self._trees(request.host):
-                found = tree.find(request)
-                if found is not None:
-                    return found
-        return self._any.find(request) or NOT_FOUND
+        found: Found[R] | None = None
+        exact = self._hosts.get(request.host)
+        if exact is not None:
+            found = exact.find(request)
+        if found is None and self._below:
+            found = self._find_below(request)
+        return found or self._any.find(request) or NOT_FOUND
 
     def _tree(self, host: HostPattern | None) -> _Tree[R]:
         if host is None:
             return self._any
         return (self._below if host.wildcard else self._hosts).setdefault(host.name, _Tree())
 
-    def _trees(self, host: str) -> Iterator[_Tree[R]]:
-        """Give the trees of *host* (255 characters at most), the most specific first."""
-        exact = self._hosts.get(host)
-        if exact is not None:
-            yield exact
-        while self._below and (dot := host.find(".")) >= 0:
+    def _find_below(self, request: HttpRequest) -> Found[R] | None:
+        """Look at the routes of wildcards, the longest suffix of the host (255 characters at most) first."""
+        host = request.host
+        while (dot := host.find(".")) >= 0:
             host = host[dot + 1 :]
             below = self._below.get(host)
-            if below is not None:
-                yield below
+            found = None if below is None else below.find(request)
+            if found is not None:
+                return found
+        return None

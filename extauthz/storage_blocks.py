@@ -8,14 +8,14 @@ Annotations are evaluated here (no ``from __future__ import annotations``): pyda
 
 import datetime
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from engine.storage import DRIVERS
 from extauthz.blocks import Block, Complaint, Duration, NonEmpty, PositiveDuration, fault, unknown
 
-LATER_DRIVERS = ("git", "blob", "overlay", "hub")
+LATER_DRIVERS = ("blob", "overlay", "hub")
 
 
 class StorageBlock(Block):
@@ -51,6 +51,45 @@ class DiskStorage(StorageBlock):
         return self.watch_for_changes
 
 
+class GitSsh(Block):
+    """Who reads a repository over ssh."""
+
+    user: NonEmpty = "git"
+    private_key_file: str = ""
+    password: str = Field(default="", repr=False)
+    known_hosts_file: str = ""
+
+
+class GitHttps(Block):
+    """Who reads a repository over HTTPS."""
+
+    username: str = ""
+    password: str = Field(default="", repr=False)
+
+
+class GitStorage(StorageBlock):
+    """Policies in a branch of a git repository."""
+
+    protocol: Literal["file", "http", "https", "ssh"]
+    url: NonEmpty
+    branch: NonEmpty = "master"
+    sub_dir: str = ""
+    checkout_dir: str = ""
+    update_poll_interval: Duration = datetime.timedelta()
+    operation_timeout: PositiveDuration = datetime.timedelta(seconds=60)
+    ssh: GitSsh | None = None
+    https: GitHttps | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Unless it is never looked at again."""
+        return bool(self.update_poll_interval)
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if self.protocol == "ssh" and (self.ssh is None or not self.ssh.private_key_file):
+            yield ("protocol",), "the protocol `ssh` needs a key in `ssh.privateKeyFile`"
+
+
 class ConnectionPool(Block):
     """Which connections to a database are kept; 0 is no limit."""
 
@@ -75,7 +114,7 @@ class ConnectionRetries(Block):
 class SqliteStorage(StorageBlock):
     """Policies in an SQLite database."""
 
-    dsn: NonEmpty
+    dsn: Annotated[NonEmpty, Field(repr=False)]
     update_poll_interval: Duration = datetime.timedelta(seconds=10)
 
 
@@ -92,7 +131,7 @@ class ServerStorage(StorageBlock):
 class PostgresStorage(ServerStorage):
     """Policies in PostgreSQL."""
 
-    url: NonEmpty
+    url: Annotated[NonEmpty, Field(repr=False)]
 
 
 class MysqlTls(Block):
@@ -110,7 +149,7 @@ class MysqlTls(Block):
 class MysqlStorage(ServerStorage):
     """Policies in MySQL or MariaDB."""
 
-    dsn: NonEmpty
+    dsn: Annotated[NonEmpty, Field(repr=False)]
     tls: Mapping[str, MysqlTls] = Field(default_factory=dict)
     server_pub_key: Mapping[str, NonEmpty] = Field(default_factory=dict)
 
@@ -128,7 +167,7 @@ class Storage(Block):
 
     driver: Annotated[str, BeforeValidator(_known_driver)]
     disk: DiskStorage = DiskStorage()
-    git: Any = None
+    git: GitStorage | None = None
     blob: Any = None
     sqlite3: SqliteStorage | None = None
     postgres: PostgresStorage | None = None

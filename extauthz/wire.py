@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from engine.model import JsonValue
-    from extauthz.request import HeaderLookup
     from extauthz.response import Metadata
 
 CheckRequest: Final[Any] = fast_classes(auth.CheckRequest)[0]  # made at run time: nothing for mypy to know
@@ -109,16 +108,18 @@ class _ReceivedRequest(HttpRequest):
         self.message, self.http = attributes, http
         joined, told_apart = http.headers, http.header_map.headers if http.HasField("header_map") else ()
         if told_apart:
-            self._take(told_apart)
-            agreed = not joined or self._add(joined)
-            header: HeaderLookup = self.headers.get
+            self._init_told_apart(told_apart, joined, limits)
         else:
             self._repeated, self.plain_headers = None, UNREAD
-            agreed = True
-            header = joined.get
-        self._settle(http.method, http.path, http.host, header, limits)
+            self._settle(http.method, http.path, http.host, joined.get, limits)
         if len(joined) + len(told_apart) > limits.headers or size > limits.header_bytes:
             self.faults += header_faults(len(joined) + len(told_apart), self.headers, limits)
+
+    def _init_told_apart(self, told_apart: Any, joined: Mapping[str, str], limits: Limits) -> None:
+        http = self.http
+        self._take(told_apart)
+        agreed = not joined or self._add(joined)
+        self._settle(http.method, http.path, http.host, self.headers.get, limits)
         if not agreed:
             self.faults += ("header.disagreement",)
 
@@ -353,11 +354,8 @@ class PlainAllow:
         content = b""
         try:
             for name, texts in zip(self._names, values, strict=True):
-                how = OVERWRITE
-                for text in texts:
-                    write = _short_header_field if len(text) <= MAX_CACHED else _any_header_field
-                    content += write(OK_HEADERS, name, text, how)
-                    how = APPEND
+                write = _short_header if len(",".join(texts)) <= MAX_CACHED else _any_header
+                content += write(name, texts)
             content += self._removals
             if more_removals:
                 content += _removals(more_removals)
@@ -439,6 +437,14 @@ def _any_header_field(tag: bytes, name: str, value: str, how: bytes) -> bytes:
 
 
 _short_header_field = lru_cache(maxsize=8192)(_any_header_field)
+
+
+def _any_header(name: str, texts: tuple[str, ...]) -> bytes:
+    """Write all values of one header for the upstream: the first replaces what the client sent."""
+    return b"".join(_header_fields(OK_HEADERS, [Header(name, text) for text in texts], may_append=False))
+
+
+_short_header = lru_cache(maxsize=8192)(_any_header)
 
 
 @lru_cache(maxsize=1024)

@@ -230,6 +230,7 @@ class Driver:
 
 DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
+    "git": Driver("engine.storage.git.store:GitStore", extra="git"),
     "sqlite3": Driver("engine.storage.sql.sqlite3:SqliteStore", extra="sqlite3"),
     "postgres": Driver("engine.storage.sql.postgres:PostgresStore", extra="postgres"),
     "mysql": Driver("engine.storage.sql.mysql:MysqlStore", extra="mysql"),
