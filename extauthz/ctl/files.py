@@ -69,10 +69,13 @@ def read_policies(paths: Sequence[Path], *, recursive: bool) -> list[Policy]:
     faults: list[Fault] = []
     for found in _all(paths, counts_as_policy, recursive=recursive):
         try:
-            key, order, policy = _policy(found)
+            read_policy = _policy(found)
         except (PolicyError, DocumentError) as error:
             faults.extend(error.faults)
             continue
+        if read_policy is None:
+            continue
+        key, order, policy = read_policy
         if key in read:
             faults.append(Fault(found.name, 0, 0, f"`{key}` is in `{read[key][0]}` as well"))
         read[key] = found.name, order, policy
@@ -86,9 +89,12 @@ def counts_as_policy(path: str) -> bool:
     return counts(path) and not is_schema(path)
 
 
-def _policy(found: Found) -> tuple[str, tuple[int, int], Policy]:
+def _policy(found: Found) -> tuple[str, tuple[int, int], Policy] | None:
+    """Return a policy, its key, and what it is sorted by; None for a file with nothing but comments."""
     document = parse(found.content, found.name)
     value = document.value  # which loading lets go of
+    if value is None:
+        return None
     policy = load_document(document)
     try:
         message = policy_messages.from_json(value)

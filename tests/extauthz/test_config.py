@@ -603,7 +603,7 @@ SOON_GUESSED = base64.b64encode(bcrypt.hashpw(b"a password", bcrypt.gensalt(4)))
 
 
 def test_a_password_without_tls_is_told() -> None:
-    """Who allows that the password of the admin API comes in the clear is warned, as of a hash of little cost."""
+    """Who lets the password of the admin API come in the clear is warned, as of a hash of little cost."""
     loaded = read(ADMIN.format(hash=SOON_GUESSED))
     assert [fault.message for fault in loaded.warnings] == [
         "whoever gets this hash soon has the password: its cost is 4, 10 is usual",

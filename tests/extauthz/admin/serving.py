@@ -61,7 +61,7 @@ class Served:
     def stub(self) -> Iterator[svc_pb2_grpc.CerbosAdminServiceStub]:
         """Open a channel for the official generated client."""
         with grpc.insecure_channel(self.service.served.grpc) as channel:
-            yield svc_pb2_grpc.CerbosAdminServiceStub(channel)
+            yield svc_pb2_grpc.CerbosAdminServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
 
 
 @contextlib.contextmanager

@@ -85,7 +85,9 @@ def test_nobody_passes_without_the_password(tree: tuple[Served, Path], method: A
         assert (response.status_code, response.json()["code"]) == (401, 16)
         assert response.headers["www-authenticate"].startswith("Basic ")
     with grpc.insecure_channel(api.service.served.grpc) as channel:
-        call = channel.unary_unary(f"/{method.service}/{method.name}")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            f"/{method.service}/{method.name}"
+        )
         with pytest.raises(grpc.RpcError) as refused:
             call(b"\xff", timeout=30)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -462,8 +464,8 @@ def test_the_official_client_over_grpc(api: Served) -> None:
         delete = request_pb2.DeletePolicyRequest(id=["derived_roles.roles"])
         with pytest.raises(grpc.RpcError) as refused:
             stub.DeletePolicy(delete, metadata=METADATA, timeout=30)
-        details = dict(refused.value.trailing_metadata())["grpc-status-details-bin"]
-        assert b"cerbos.response.v1.DeletePolicyErrorDetails" in details
+        trailing = {each.key: each.value for each in refused.value.trailing_metadata()}
+        assert b"cerbos.response.v1.DeletePolicyErrorDetails" in trailing["grpc-status-details-bin"]
         inspected = stub.InspectPolicies(
             request_pb2.InspectPoliciesRequest(), metadata=METADATA, timeout=30
         ).results

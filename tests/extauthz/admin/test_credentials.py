@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import bcrypt
 import pytest
 
-from extauthz.admin import credentials
 from extauthz.admin.credentials import (
     FREE_GUESSES,
     LONGEST_DELAY,
@@ -79,7 +78,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         threads.append(threading.current_thread().name)
         return check(password, hashed)
 
-    monkeypatch.setattr(credentials.bcrypt, "checkpw", noted)
+    monkeypatch.setattr(bcrypt, "checkpw", noted)
     return threads
 
 
@@ -215,7 +214,7 @@ async def test_verifications_wait_for_each_other(gate: Gate, monkeypatch: pytest
         at_once.pop()
         return False
 
-    monkeypatch.setattr(credentials.bcrypt, "checkpw", slow)
+    monkeypatch.setattr(bcrypt, "checkpw", slow)
     waiting = [
         asyncio.ensure_future(refusal(gate, caller(peer=f"192.0.2.{number}")))
         for number in range(MAX_WAITING)
