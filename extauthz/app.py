@@ -41,7 +41,7 @@ from extauthz.sources import HttpSource
 from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, ProblemTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import httpx
 
@@ -83,6 +83,11 @@ class App:
         self._key_sets = key_sets
         self._http = http
         self._admin = admin
+
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        """Call *tell* when the admin API has changed or reloaded policies: others beside us are to reload."""
+        if self._admin is not None:
+            self._admin.calls.share_reloads(tell)
 
     async def start(self) -> None:
         """Load the keys, and follow policies and keys. Missing keys do not stop it; readiness tells."""

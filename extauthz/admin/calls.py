@@ -82,6 +82,7 @@ class Admin:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="admin")
         self._waiting = 0
         self._reloading: asyncio.Task[Any] | None = None
+        self._tell_others: Callable[[], None] = _nobody
 
     def answers(self) -> Mapping[Method, Answer]:
         """Tell for each method what answers it."""
@@ -102,6 +103,10 @@ class Admin:
         found = {method: self._in_thread(method, call) for method, call in calls.items()}
         return {**found, methods.RELOAD_STORE: self._reload}
 
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        """Call *tell* after each change and reload: other processes are to read the store too."""
+        self._tell_others = tell
+
     def close(self) -> None:
         """Let go of the threads; a change under way is still made."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -113,6 +118,7 @@ class Admin:
             check(request)
             answered = await self._apart(call, request)
             if method in CHANGING:
+                self._tell_others()
                 logger.info(
                     "admin: %s", method.name, extra={"peer": caller().peer, "changed": _named(request)}
                 )
@@ -214,6 +220,7 @@ class Admin:
         """Read the store again; one reading is under way at a time, and whoever waits gets its result."""
         check(request)
         logger.info("admin: ReloadStore", extra={"peer": caller().peer})
+        self._tell_others()
         if request.wait:
             self._check_reload(await self._apart(self._engine.reload))
         elif self._reloading is None or self._reloading.done():
@@ -237,6 +244,10 @@ class Admin:
         if not isinstance(self._store, Revisioned):
             raise PdpError(Code.UNIMPLEMENTED, NOT_MUTABLE)
         return messages.PurgeStoreRevisionsResponse(self._store.purge_revisions(request.keep_last))
+
+
+def _nobody() -> None:
+    """Tell nobody: this process is alone."""
 
 
 CHANGING: Final = frozenset(

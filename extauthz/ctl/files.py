@@ -17,6 +17,8 @@ from engine import policy_messages
 from engine.document import DocumentError, Fault, parse
 from engine.load import PolicyError, load_document
 from engine.policy_messages import NotAPolicyError
+from engine.storage import StoreError
+from engine.storage.archive import is_archive, read_archive
 from engine.storage.tree import SCHEMAS, counts, is_schema
 from extauthz.ctl.connection import CtlError
 from extauthz.pdp.admin_messages import Policy, Schema
@@ -25,10 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-ARCHIVES: Final = (".zip", ".tar", ".tgz", ".tar.gz", ".gzip", ".gz")
-MAX_FILES: Final = 100_000
-MAX_BYTES: Final = 512 * 1024 * 1024
-"""Of all contents of an archive, unpacked."""
 MAX_FILE: Final = 4 * 1024 * 1024
 """Of one file: a call cannot hold more."""
 AT_A_TIME: Final = 100
@@ -160,7 +158,7 @@ def _all(
 def _under(path: Path, wanted: Callable[[str], bool], *, recursive: bool) -> Iterator[Found]:
     if path.is_dir():
         yield from _in_directory(path, wanted, recursive=recursive)
-    elif path.name.lower().endswith(ARCHIVES):
+    elif is_archive(path):
         yield from _in_archive(path, wanted)
     else:  # named by hand: wanted whatever it is called
         yield Found(path.name, str(path), _content(path))
@@ -194,47 +192,14 @@ def _bounded(content: bytes, name: str) -> bytes:
 
 
 def _in_archive(archive: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
-    """Read an archive in memory: nothing is written anywhere, so names can do no harm."""
+    """Read an archive as the store of archives does: in memory, and as a whole or not at all."""
     try:
-        members = _zipped(archive) if archive.name.lower().endswith(".zip") else _tarred(archive)
-        total = 0
-        for count, (path, content) in enumerate(members, 1):
-            total += len(content)
-            if count > MAX_FILES or total > MAX_BYTES:
-                raise CtlError(f"`{archive}` holds more than {MAX_FILES} files or {MAX_BYTES} bytes")
-            if wanted(path):
-                yield Found(path, f"{archive}:{path}", content)
-    except (
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise CtlError(f"cannot read `{archive}`: {error}") from None
-
-
-def _zipped(archive: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(archive) as opened:
-        for member in sorted(opened.infolist(), key=lambda each: each.filename):
-            if not member.is_dir():
-                with opened.open(member) as file:
-                    name = f"{archive}:{member.filename}"
-                    yield _inner(member.filename), _bounded(file.read(MAX_FILE + 1), name)
-
-
-def _tarred(archive: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(archive, "r:*") as opened:
-        for member in opened:
-            file = opened.extractfile(member) if member.isreg() else None
-            if file is not None:
-                name = f"{archive}:{member.name}"
-                yield _inner(member.name), _bounded(file.read(MAX_FILE + 1), name)
-
-
-def _inner(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
+        files = read_archive(archive)
+    except StoreError as error:
+        raise CtlError(str(error)) from None
+    for path, content in files.items():
+        if wanted(path):
+            yield Found(path, f"{archive}:{path}", content)
 
 
 # --- calls ------------------------------------------------------------------------------------------------
@@ -268,7 +233,7 @@ def write_tree(target: Path, files: dict[str, bytes]) -> None:
         if path.startswith("/") or ".." in path.split("/") or "\0" in path or "\\" in path:
             raise CtlError(f"the server calls something `{path}`, which is not a path inside of a directory")
     try:
-        if target.name.lower().endswith(ARCHIVES):
+        if is_archive(target):
             _write_archive(target, files)
         else:
             for path, content in files.items():
