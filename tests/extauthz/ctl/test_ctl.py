@@ -296,10 +296,10 @@ def test_tls(tmp_path: Path) -> None:
         assert run(*server, "--client-cert", str(pki / "admin.crt"), *who).exit_code == 2
     mutual = Certificates(str(pki / "localhost.crt"), str(pki / "localhost.key"), str(pki / "ca.crt"))
     with running(text, certificates=mutual) as service:
-        server = ("--server", service.served.grpc, "--ca-cert", str(pki / "ca.crt"))
+        verified = ("--server", service.served.grpc, "--ca-cert", str(pki / "ca.crt"))
         ours = ("--client-cert", str(pki / "admin.crt"), "--client-key", str(pki / "admin.key"))
-        assert run(*server, *ours, *who).exit_code == 0
-        assert run(*server, *who).exit_code == 1
+        assert run(*verified, *ours, *who).exit_code == 0
+        assert run(*verified, *who).exit_code == 1
 
 
 # --- files ------------------------------------------------------------------------------------------------
