@@ -244,8 +244,9 @@ class Engine:
 
     @property
     def policies(self) -> Mapping[str, Policy]:
-        """The policies that the store had when it was last read, by path, as they are written."""
-        return self._loader.policies
+        """The policies of the state that is in force, by path, as they are written."""
+        with self._lock:
+            return self._loader.policies(self._snapshot)
 
     def try_out(self, snapshot: Snapshot) -> tuple[Fault, ...]:
         """Tell what is wrong with a state that the store may come to have; it is not put in force."""
@@ -317,10 +318,10 @@ class Loader:
         self._files: dict[str, _File] = {}
         self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
 
-    @property
-    def policies(self) -> Mapping[str, Policy]:
-        """The policies of the state that was last read, by path."""
-        return {path: file.policy for path, file in self._files.items() if file.policy is not None}
+    def policies(self, snapshot: Snapshot) -> dict[str, Policy]:
+        """Return the policies of a state by path, as they are written; what was read last is kept."""
+        files = ((path, self._file(path, content)) for path, content in snapshot.files.items())
+        return {path: file.policy for path, file in files if file.policy is not None}
 
     def table(self, snapshot: Snapshot) -> RuleTable:
         """Return the table for a state; the same object as before when no policy and no schema has changed.

@@ -206,6 +206,17 @@ def test_what_does_not_compile_is_not_stored(api: Served) -> None:
     assert api.put(owned("photo"), roles())[0] == 200  # both at once
 
 
+def test_what_was_refused_is_forgotten(api: Served) -> None:
+    """A policy that was refused is not there for anything that comes later."""
+    assert api.put(roles())[0] == 200
+    refused = owned()
+    refused["resourcePolicy"]["rules"][0]["derivedRoles"] = ["nobody"]
+    assert api.put(refused)[0] == 400
+    assert api.ask("GET", "/admin/policies/inspect?policyId=resource.album.vdefault") == (200, {})
+    delete = "/admin/policy/delete?id=derived_roles.roles"
+    assert api.ask("POST", delete) == (200, {"deletedPolicies": 1})
+
+
 def test_twice_the_same_is_refused(api: Served) -> None:
     """One call cannot say two things about one policy."""
     status, answer = api.put(resource(), resource(effect="EFFECT_DENY"))
