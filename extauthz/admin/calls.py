@@ -9,7 +9,7 @@ import asyncio
 import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from engine import policy_messages
 from engine.inspection import inspect_policies
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from engine.engine import Engine, Reload
     from engine.inspection import Inspection
     from engine.storage import Store
+    from extauthz.admin import changes
     from extauthz.pdp.method import Answer, Caller, Method
 
 logger = logging.getLogger(__name__)
@@ -74,11 +75,10 @@ class Admin:
         self._engine = engine
         self._store = store
         self._catalogue = catalogue(engine, store, driver)
-        self._changes = (
-            Changes(engine, store, accept_incomplete=accept_incomplete)
-            if isinstance(store, Writable)
-            else None
-        )
+        self._changes: Changes | None = None
+        if isinstance(store, Writable):
+            writable = cast("changes.Store", store)  # a store that is writable as well
+            self._changes = Changes(engine, writable, accept_incomplete=accept_incomplete)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="admin")
         self._waiting = 0
         self._reloading: asyncio.Task[Any] | None = None

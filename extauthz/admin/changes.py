@@ -15,10 +15,11 @@ import dataclasses
 import json
 import logging
 import threading
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from engine import names, policy_messages
 from engine import policy as written
+from engine import storage as stores
 from engine.compile import IMPORT_NOT_FOUND
 from engine.library import MISSING_POLICY
 from engine.load import PolicyError, load_policy
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from engine.document import Fault
     from engine.engine import Engine
-    from engine.storage import Listing, Snapshot, Writable
+    from engine.storage import Listing, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,14 @@ MAX_FAULTS: Final = 20
 """More are not told."""
 
 
+class Store(stores.Store, stores.Writable, Protocol):
+    """A store that can be written."""
+
+
 class Changes:
     """Makes changes, one at a time."""
 
-    def __init__(self, engine: Engine, store: Writable, *, accept_incomplete: bool = False) -> None:
+    def __init__(self, engine: Engine, store: Store, *, accept_incomplete: bool = False) -> None:
         """*accept_incomplete*: policies may wait in the store for others that they need."""
         self._accept_incomplete = accept_incomplete
         self._engine = engine
@@ -64,13 +69,12 @@ class Changes:
 
         """
         policies = _read(definitions)
-        with self._turn:
-            self._try(
-                lambda files: _with(files, policies),
-                "the policies cannot be put",
-                may_wait=self._accept_incomplete,
-            )
-            self._made(lambda: self._store.put_policies(definitions), may_wait=self._accept_incomplete)
+        self._change(
+            lambda before: dataclasses.replace(before, files=_with(before.files, policies)),
+            lambda: self._store.put_policies(definitions),
+            "the policies cannot be put",
+            may_wait=self._accept_incomplete,
+        )
 
     def delete_policies(self, ids: Sequence[str]) -> int:
         """Take policies away; return how many there were.
@@ -81,96 +85,112 @@ class Changes:
             StoreError: the store cannot be reached.
 
         """
-        return self._take(ids, lambda: self._store.delete_policies(ids), "deleted")
+        return self._change(
+            lambda before: self._without(before, ids),
+            lambda: self._store.delete_policies(ids),
+            "the policies cannot be deleted",
+        )
 
     def disable_policies(self, ids: Sequence[str]) -> int:
         """Take policies out of force; return how many there are. Raises what :meth:`delete_policies` does."""
-        return self._take(ids, lambda: self._store.disable_policies(ids), "disabled")
+        return self._change(
+            lambda before: self._without(before, ids),
+            lambda: self._store.disable_policies(ids),
+            "the policies cannot be disabled",
+        )
 
-    def _take(self, ids: Sequence[str], change: Callable[[], int], verb: str) -> int:
-        with self._turn:
-            _check_needs(self._engine.policies.values(), frozenset(ids))
-            kept = frozenset(ids)
-            self._try(
-                lambda files: {path: content for path, content in files.items() if path not in kept},
-                f"the policies cannot be {verb}",
-            )
-            return self._made(change)
+    def _without(self, before: Snapshot, ids: Sequence[str]) -> Snapshot:
+        gone = frozenset(ids)
+        _check_needs(self._engine.policies.values(), gone)
+        files = {path: content for path, content in before.files.items() if path not in gone}
+        return dataclasses.replace(before, files=files)
 
     def enable_policies(self, ids: Sequence[str], listing: Listing | None) -> int:
         """Put disabled policies in force; return how many there are.
 
         *listing* shows them. Raises what :meth:`put_policies` does.
         """
-        with self._turn:
+
+        def enabled(before: Snapshot) -> Snapshot:
             stored = () if listing is None else listing.get_policies(ids)
             policies = _read([_enabled(each.definition) for each in stored])
-            self._try(lambda files: _with(files, policies), "the policies cannot be enabled")
-            return self._made(lambda: self._store.enable_policies(ids))
+            return dataclasses.replace(before, files=_with(before.files, policies))
+
+        return self._change(
+            enabled, lambda: self._store.enable_policies(ids), "the policies cannot be enabled"
+        )
 
     def put_schemas(self, schemas: Mapping[str, bytes]) -> None:
         """Add or replace JSON Schemas; all or none. Raises what :meth:`put_policies` does."""
         changed = {f"{PREFIX}{id_}": content for id_, content in schemas.items()}
-        with self._turn:
-            self._try_schemas(lambda before: {**before, **changed}, "the schemas cannot be put")
-            self._made(lambda: self._store.put_schemas(schemas))
+        self._change(
+            lambda before: dataclasses.replace(before, schemas={**before.schemas, **changed}),
+            lambda: self._store.put_schemas(schemas),
+            "the schemas cannot be put",
+        )
 
     def delete_schemas(self, ids: Sequence[str]) -> int:
         """Take schemas away; return how many there were. Raises what :meth:`put_policies` does."""
         gone = {f"{PREFIX}{id_}" for id_ in ids}
-        with self._turn:
-            self._try_schemas(
-                lambda before: {path: before[path] for path in before if path not in gone},
-                "the schemas cannot be deleted",
-            )
-            return self._made(lambda: self._store.delete_schemas(ids))
+
+        def without(before: Snapshot) -> Snapshot:
+            kept = {path: content for path, content in before.schemas.items() if path not in gone}
+            return dataclasses.replace(before, schemas=kept)
+
+        return self._change(without, lambda: self._store.delete_schemas(ids), "the schemas cannot be deleted")
 
     # -- trying and making ---------------------------------------------------------------------------------
 
-    def _try(
+    def _change(
         self,
-        change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]],
+        changed: Callable[[Snapshot], Snapshot],
+        make: Callable[[], _Done],
         refusal: str,
         *,
         may_wait: bool = False,
-    ) -> None:
-        before = self._engine.snapshot
-        self._check(dataclasses.replace(before, files=change(before.files)), refusal, may_wait=may_wait)
+    ) -> _Done:
+        """Try out what the store would hold, and if nothing new is wrong with it, make the change."""
+        with self._turn:
+            known: frozenset[Fault] = frozenset()
+            try:
+                before, known = self._present()
+                faults = _new(self._engine.try_out(changed(before)), known, may_wait=may_wait)
+                if faults:
+                    hint = f" ({HINT})" if all(fault.kind in WAITING for fault in faults) else ""
+                    raise invalid(f"{refusal}: {_told(faults)}{hint}")
+                return self._made(make, known, may_wait=may_wait)
+            finally:
+                if known:  # what was read of a broken store may be newer than what the engine has seen
+                    self._engine.reload()
 
-    def _try_schemas(
-        self, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]], refusal: str
-    ) -> None:
-        before = self._engine.snapshot
-        self._check(dataclasses.replace(before, schemas=change(before.schemas)), refusal)
+    def _present(self) -> tuple[Snapshot, frozenset[Fault]]:
+        """Return what the store holds now, which others may have changed, and what is wrong with that."""
+        result = self._engine.reload()
+        if result.ok:
+            return self._engine.snapshot, frozenset()
+        return self._store.read(), frozenset(result.faults)
 
-    def _check(self, candidate: Snapshot, refusal: str, *, may_wait: bool = False) -> None:
-        known = frozenset(self._engine.status.faults)
-        faults = [
-            fault
-            for fault in self._engine.try_out(candidate)
-            if fault not in known and not (may_wait and fault.kind in WAITING)
-        ]
-        if faults:
-            hint = f" ({HINT})" if all(fault.kind in WAITING for fault in faults) else ""
-            raise invalid(f"{refusal}: {_told(faults)}{hint}")
-
-    def _made(self, change: Callable[[], _Done], *, may_wait: bool = False) -> _Done:
+    def _made(self, make: Callable[[], _Done], known: frozenset[Fault], *, may_wait: bool) -> _Done:
         """Make the change, and put it in force here."""
-        known = frozenset(self._engine.status.faults)
         try:
-            done = change()
+            done = make()
         except IntegrityError:
             raise
         except RefusedError as error:
             raise invalid(str(error)) from None
-        found = [fault for fault in self._engine.reload().faults if fault not in known]
-        faults = [fault for fault in found if not (may_wait and fault.kind in WAITING)]
+        found = self._engine.reload().faults
+        faults = _new(found, known, may_wait=may_wait)
         if faults:  # somebody else has changed the store in the same moment
-            told = f"stored, but not in force, as beside it there is: {_told(faults)}"
+            told = f"the store has it, but it is not in force, as beside it there is: {_told(faults)}"
             raise PdpError(Code.FAILED_PRECONDITION, told)
         if found:
-            logger.warning("stored, but not in force until it is complete: %s", _told(found))
+            logger.warning("not in force until the store is complete: %s", _told(found))
         return done
+
+
+def _new(faults: Iterable[Fault], known: frozenset[Fault], *, may_wait: bool) -> list[Fault]:
+    """Return the faults that were not there before; none that only wait for others, if they may."""
+    return [fault for fault in faults if fault not in known and not (may_wait and fault.kind in WAITING)]
 
 
 def _told(faults: Iterable[Fault]) -> str:

@@ -29,20 +29,31 @@ Result = TypeVar("Result")
 FAILED: Final = 1
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_CONNECTION: Final = (
-    click.option(
-        "--server", envvar="CERBOS_SERVER", help="Address of the gRPC port.  [default: localhost:3593]"
-    ),
-    click.option("--username", envvar="CERBOS_USERNAME", help="Of the admin API."),
-    click.option("--password", envvar="CERBOS_PASSWORD", help="Its password; asked for if there is none."),
-    click.option("--ca-cert", type=_FILE, help="CA that signed the server's certificate."),
-    click.option("--client-cert", type=_FILE, help="Our certificate."),
-    click.option("--client-key", type=_FILE, help="Its key."),
-    click.option("--insecure", is_flag=True, default=None, help="Do not verify the server's certificate."),
-    click.option("--plaintext", is_flag=True, default=None, help="Talk without TLS."),
-    click.option("--timeout", type=click.FloatRange(0.001), help="Seconds for each call.  [default: 60]"),
-)
-"""What says how to reach the server; may stand before and behind the name of a command."""
+
+
+def _connection_options(*, environment: bool) -> tuple[Callable[[Any], Any], ...]:
+    """Make the options that say how to reach the server.
+
+    They may stand before and behind the name of a command. *environment*: what is not given is looked for in
+    the variables of the environment, once, so that an option before the name is not lost to a variable.
+    """
+    names = ("server", "username", "password")
+    named = {name: f"CERBOS_{name.upper()}" if environment else None for name in names}
+    return (
+        click.option(
+            "--server", envvar=named["server"], help="Address of the gRPC port.  [default: localhost:3593]"
+        ),
+        click.option("--username", envvar=named["username"], help="Of the admin API."),
+        click.option(
+            "--password", envvar=named["password"], help="Its password; asked for if there is none."
+        ),
+        click.option("--ca-cert", type=_FILE, help="CA that signed the server's certificate."),
+        click.option("--client-cert", type=_FILE, help="Our certificate."),
+        click.option("--client-key", type=_FILE, help="Its key."),
+        click.option("--insecure", is_flag=True, default=None, help="Do not verify the certificate."),
+        click.option("--plaintext", is_flag=True, default=None, help="Talk without TLS."),
+        click.option("--timeout", type=click.FloatRange(0.001), help="Seconds for each call.  [default: 60]"),
+    )
 
 
 class Aliased(click.Group):
@@ -108,7 +119,7 @@ def _connected(function: Callable[..., None], *, anonymous: bool = False) -> Cal
         with _client(_connection(merged, anonymous=anonymous)) as client:
             function(client, **options)
 
-    decorated: Callable[..., None] = _with(*_CONNECTION)(called)
+    decorated: Callable[..., None] = _with(*_connection_options(environment=False))(called)
     return decorated
 
 
@@ -160,7 +171,7 @@ def _client(connection: Connection) -> Iterator[Client]:
 
 
 @click.command("ctl", cls=Aliased)
-@_with(*_CONNECTION)
+@_with(*_connection_options(environment=True))
 @click.pass_context
 def ctl(context: click.Context, /, **connection: Any) -> None:
     """Manage policies and schemas of a server over its admin API, as `cerbosctl` does.

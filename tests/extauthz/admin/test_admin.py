@@ -265,7 +265,7 @@ def test_policies_may_wait_where_that_is_allowed(tmp_path: Path, caplog: pytest.
     with served(sqlite(tmp_path), acceptIncomplete=True) as api:
         assert api.put(resource("photo"))[0] == 200
         assert api.put(owned())[0] == 200
-        assert "not in force until it is complete" in caplog.text
+        assert "not in force until the store is complete" in caplog.text
         assert api.decides(owner="ann") == "EFFECT_DENY"
         assert api.decides("photo") == "EFFECT_ALLOW"
         assert api.put(roles())[0] == 200
@@ -291,6 +291,18 @@ def test_a_broken_store_can_be_mended(tmp_path: Path) -> None:
         assert api.put(roles())[0] == 200
         assert api.decides("third") == "EFFECT_ALLOW"
         assert api.ask("GET", "/admin/store/reload?wait=true") == (200, {})
+
+
+def test_what_others_have_changed_counts(tmp_path: Path) -> None:
+    """A change is tried out with what the store holds now, also when nobody has told us of it yet."""
+    with served(sqlite(tmp_path)) as api:
+        assert api.put(roles(), owned(), resource("photo"))[0] == 200
+        with sqlite3.connect(tmp_path / "policies.db") as database:
+            database.execute("DELETE FROM policy WHERE kind = 'DERIVED_ROLES' OR name = 'album'")
+        database.close()
+        status, answer = api.put(owned("another"))
+        assert (status, answer["code"]) == (400, 3)
+        assert listed(api) == ["resource.photo.vdefault"]
 
 
 def test_a_store_that_is_gone(tmp_path: Path) -> None:

@@ -229,8 +229,9 @@ def test_credentials_from_the_environment(server: Served, monkeypatch: pytest.Mo
     monkeypatch.setenv("CERBOS_USERNAME", USERNAME)
     monkeypatch.setenv("CERBOS_PASSWORD", PASSWORD)
     assert run("get", "ev", "--plaintext").exit_code == 0
-    refused = run("get", "ev", "--plaintext", "--password", "another")
-    assert (refused.exit_code, refused.stderr.splitlines()[0][:28]) == (1, "error: incorrect credentials")
+    for line in (("get", "ev", "--password", "another"), ("--password", "another", "get", "ev")):
+        refused = run("--plaintext", *line)
+        assert (refused.exit_code, refused.stderr[:28]) == (1, "error: incorrect credentials")
 
 
 def test_credentials_from_netrc(server: Served, home: Path) -> None:
