@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extauthz.admin.calls import MAX_IDS
+from extauthz.admin.credentials import FREE_GUESSES
 from extauthz.pdp.admin_methods import METHODS
 from tests.extauthz.admin.serving import (
     BASIC,
@@ -127,6 +128,22 @@ def test_it_stands_beside_envoys_calls_alone(tmp_path: Path) -> None:
         document = httpx.get(f"{base}/schema/swagger.json", trust_env=False).json()
         assert "/admin/policy" in document["paths"]
         assert "/api/check/resources" not in document["paths"]
+
+
+def test_guesses_count_over_both_ports(tmp_path: Path) -> None:
+    """Whoever has guessed over gRPC waits over HTTP too; who has passed just now does not wait."""
+    wrong = (("authorization", "Basic " + base64.b64encode(b"ada:guess").decode()),)
+    with served(disk(tmp_path)) as api:
+        assert listed(api) == []
+        with api.stub() as stub:
+            for _ in range(FREE_GUESSES):
+                with pytest.raises(grpc.RpcError) as refused:
+                    stub.ListPolicies(request_pb2.ListPoliciesRequest(), metadata=wrong, timeout=30)
+                assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        base = api.service.served.http.replace("localhost", "127.0.0.1")
+        answer = httpx.get(f"{base}/admin/policies", headers=dict(wrong), trust_env=False)
+        assert (answer.status_code, answer.json()["code"]) == (429, 8)
+        assert listed(api) == []
 
 
 # --- a database -------------------------------------------------------------------------------------------
