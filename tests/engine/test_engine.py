@@ -268,7 +268,7 @@ def test_a_broken_edit_while_watching(tmp_path: Path) -> None:
 
 
 def test_a_state_is_tried_out_and_not_put_in_force() -> None:
-    """What is wrong with a state that may come is told; decisions, policies and snapshot stay what they were."""
+    """What is wrong with a state that may come is told, and what is in force stays so."""
     store = Store(doc=POLICY.format(kind="doc", effect="ALLOW", word="one"))
     with Engine.from_store(store) as engine:
         before = engine.snapshot
