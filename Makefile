@@ -40,7 +40,7 @@ $(ORACLE): tests/differential/peers.py
 	$(PYTHON) -m tests.differential.peers
 	@touch $@
 
-oracle: $(ORACLE) ## the real Cerbos from npm, for the tests that compare with it
+oracle: $(ORACLE) ## the real Cerbos and cerbosctl from npm, for the tests that compare with them
 
 differential: $(READY) $(ORACLE) ## generated policies and requests to us and to Cerbos (ARGS="--checks 100000 --seed 7")
 	$(BIN)/python -m tests.differential $(ARGS)

@@ -85,6 +85,7 @@ class Engine:
         """*revision* is what the store calls the state that *table* was made of."""
         self._table = table
         self._revision = revision
+        self._snapshot = Snapshot({})
         self._store = store
         self._loader = loader or Loader(table.settings)
         self._listeners = [on_reload] if on_reload else []
@@ -137,6 +138,7 @@ class Engine:
         snapshot = store.read()
         table = loader.table(snapshot)
         engine = cls(table, store=store, loader=loader, on_reload=on_reload, revision=snapshot.revision)
+        engine._snapshot = snapshot
         if watch and isinstance(store, Watchable):
             store.watch(engine.reload)
         return engine
@@ -235,6 +237,26 @@ class Engine:
         """What became of the last attempt to load: when, whether it went well, what was wrong."""
         return self._status
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state of the store that is in force; an empty one when there is no store."""
+        return self._snapshot
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies of the state that is in force, by path, as they are written."""
+        with self._lock:
+            return self._loader.policies(self._snapshot)
+
+    def try_out(self, snapshot: Snapshot) -> tuple[Fault, ...]:
+        """Tell what is wrong with a state that the store may come to have; it is not put in force."""
+        with self._lock:
+            try:
+                self._loader.table(snapshot)
+            except PolicyError as error:
+                return error.faults
+            return ()
+
     def replace(self, table: RuleTable) -> None:
         """Put another table in force; checks under way end with the one they began with."""
         self._table = table
@@ -266,7 +288,7 @@ class Engine:
         changed = table is not self._table
         if changed:
             self._table = table
-        self._revision = snapshot.revision
+        self._revision, self._snapshot = snapshot.revision, snapshot
         return self._result(started, changed=changed)
 
     def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
@@ -295,6 +317,11 @@ class Loader:
         self._compiler = Compiler(settings)
         self._files: dict[str, _File] = {}
         self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
+
+    def policies(self, snapshot: Snapshot) -> dict[str, Policy]:
+        """Return the policies of a state by path, as they are written; what was read last is kept."""
+        files = ((path, self._file(path, content)) for path, content in snapshot.files.items())
+        return {path: file.policy for path, file in files if file.policy is not None}
 
     def table(self, snapshot: Snapshot) -> RuleTable:
         """Return the table for a state; the same object as before when no policy and no schema has changed.

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from engine.engine import Engine
 from engine.model import Effect, Principal
 from engine.rules import Settings
 from engine.storage import Watchable, open_store
+from extauthz.admin.calls import Admin
+from extauthz.admin.credentials import Gate
 from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
 from extauthz.decision_ids import decision_ids
 from extauthz.fetch import client
@@ -31,18 +34,19 @@ from extauthz.pdp import Pdp, RequestLimits
 from extauthz.pdp.auxdata import AuxDataReader
 from extauthz.pdp.cors import ANY, DEFAULT_HEADERS, Cors
 from extauthz.pdp.rest import Limits as BodyLimits
-from extauthz.pdp.service import PdpService
+from extauthz.pdp.service import AdminService, PdpService
 from extauthz.readiness import Component, Status
 from extauthz.routes import RouteTable
 from extauthz.sources import HttpSource
 from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, ProblemTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import httpx
 
     from engine.engine import Reload
+    from engine.storage import Store
     from extauthz import config
     from extauthz.keysets import KeySetStatus, Origin
     from extauthz.slots import Slot
@@ -69,6 +73,7 @@ class App:
         key_sets: KeySets,
         http: httpx.AsyncClient,
         pdp: PdpService | None = None,
+        admin: AdminParts | None = None,
     ) -> None:
         """*watched* is the store of the engine's policies, None when its changes are not to be followed."""
         self.authorizer = authorizer
@@ -77,6 +82,12 @@ class App:
         self._watched = watched
         self._key_sets = key_sets
         self._http = http
+        self._admin = admin
+
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        """Call *tell* when the admin API has changed or reloaded policies: others beside us are to reload."""
+        if self._admin is not None:
+            self._admin.calls.share_reloads(tell)
 
     async def start(self) -> None:
         """Load the keys, and follow policies and keys. Missing keys do not stop it; readiness tells."""
@@ -87,6 +98,8 @@ class App:
 
     async def stop(self) -> None:
         """Let go of watches and connections."""
+        if self._admin is not None:
+            self._admin.close()
         await asyncio.gather(
             asyncio.to_thread(self._engine.close), self._key_sets.stop(), self._http.aclose()
         )
@@ -122,8 +135,9 @@ def build(settings: config.Config) -> App:
     authorizer = _authorizer(settings, engine, key_sets, http)
     follows = settings.storage.chosen.follows
     watched = store if follows and isinstance(store, Watchable) else None
-    pdp = _pdp(settings, engine, key_sets) if settings.serves_pdp else None
-    return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp)
+    admin = _admin(settings, engine, store)
+    pdp = _service(settings, _pdp(settings, engine, key_sets) if settings.serves_pdp else None, admin)
+    return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp, admin)
 
 
 # --- readiness --------------------------------------------------------------------------------------------
@@ -186,19 +200,30 @@ def engine_settings(engine: config.EngineSettings, schemas: config.Schema) -> Se
 # --- the PDP API ------------------------------------------------------------------------------------------
 
 
-def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]) -> PdpService:
-    jwt, server = settings.aux_data.jwt, settings.server
+def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]) -> Pdp:
+    jwt, limits = settings.aux_data.jwt, settings.server.request_limits
     reader = AuxDataReader(
         key_sets,
         leeway=jwt.acceptable_time_skew.total_seconds(),
         verify=not jwt.disable_verification,
     )
-    limits = RequestLimits(
-        server.request_limits.max_actions_per_resource, server.request_limits.max_resources_per_request
+    return Pdp(
+        engine,
+        reader,
+        decision_ids(),
+        evaluation=settings.pdp_evaluation,
+        limits=RequestLimits(limits.max_actions_per_resource, limits.max_resources_per_request),
     )
-    pdp = Pdp(engine, reader, decision_ids(), evaluation=settings.pdp_evaluation, limits=limits)
+
+
+def _service(settings: config.Config, pdp: Pdp | None, admin: AdminParts | None) -> PdpService | None:
+    """Put together what both ports serve beside Envoy's calls; None when that is nothing."""
+    if pdp is None and admin is None:
+        return None
+    server = settings.server
     return PdpService(
         pdp,
+        admin=None if admin is None else AdminService(admin.calls.answers(), admin.gate.admit),
         cors=_cors(server.cors),
         body_limits=BodyLimits(
             server.advanced.grpc.max_recv_msg_size_bytes, server.advanced.http.read_timeout.total_seconds()
@@ -207,6 +232,28 @@ def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]
         explain=settings.pdp.explain,
         log_payloads=server.log_request_payloads,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AdminParts:
+    """What the admin API consists of: its calls, and who lets callers pass."""
+
+    calls: Admin
+    gate: Gate
+
+    def close(self) -> None:
+        """Let go of their threads."""
+        self.calls.close()
+        self.gate.close()
+
+
+def _admin(settings: config.Config, engine: Engine, store: Store) -> AdminParts | None:
+    given = settings.server.admin_api
+    credentials = given.credentials
+    if credentials is None:
+        return None
+    calls = Admin(engine, store, settings.storage.driver, accept_incomplete=given.accept_incomplete)
+    return AdminParts(calls, Gate(credentials))
 
 
 def _cors(cors: config.Cors) -> Cors | None:

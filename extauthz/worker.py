@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
@@ -75,6 +76,10 @@ class App(Protocol):
         """Tell the state of policies, key sets and sources."""
         ...
 
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        """Call *tell* when policies were reloaded or changed here by hand: others beside us are to reload."""
+        ...
+
     async def start(self) -> None:
         """Fetch and watch what has to be fetched and watched."""
         ...
@@ -122,6 +127,7 @@ class Worker:
         self._board = board
         self._index = index
         self._parent = parent
+        self._supervisor = None if parent is None else os.getppid()
         self._leave_on = leave_on
         self._app: App | None = None
         self._grpc: GrpcServer | None = None
@@ -214,6 +220,7 @@ class Worker:
 
     async def _start(self) -> None:
         self._app = self._build()
+        self._app.share_reloads(self._tell_workers)
         await self._app.start()
         pdp = self._app.pdp
         services = None if pdp is None else pdp.rpc()
@@ -231,6 +238,11 @@ class Worker:
         await server.start()
         self._grpc = server
         self._show_state()
+
+    def _tell_workers(self) -> None:
+        """Let all workers reload, this one too, which finds nothing new then."""
+        if self._supervisor is not None and os.getppid() == self._supervisor:
+            os.kill(self._supervisor, signal.SIGHUP)
 
     def _own_status(self) -> Status:
         """Tell the state for gRPC health: a connection is with this process alone."""

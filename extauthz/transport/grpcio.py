@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -93,13 +94,22 @@ class Services:
     """The descriptors of the services, for reflection."""
 
 
+PEER: Final = ":peer"
+"""Beside the metadata of a call: the address of the client. No metadata can have this name."""
+
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def _metadata(context: _Context) -> Mapping[str, str]:
-    """Return the metadata that came with a call; of repeated ones the last."""
+    """Return the metadata that came with a call, of repeated ones the last, and who it came from."""
     pairs = context.invocation_metadata() or ()
-    return {name: value for name, value in pairs if isinstance(value, str)}
+    return {name: value for name, value in pairs if isinstance(value, str)} | {PEER: _host(context.peer())}
+
+
+def _host(peer: str) -> str:
+    """Return the address in ``ipv4:192.0.2.1:5000`` or ``ipv6:[2001:db8::1]:5000``; none of unix sockets."""
+    family, _, rest = urllib.parse.unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if family in {"ipv4", "ipv6"} else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,18 @@ def cerbos_binary() -> Path:
     pytest.skip(reason)
 
 
+def cerbosctl_binary() -> Path:
+    """Return the path of the ``cerbosctl`` binary; skip the test (in CI: fail) when there is none."""
+    named = os.environ.get("CERBOSCTL_BINARY")
+    found = Path(named) if named else peers.installed(peers.CERBOSCTL)
+    if found.is_file():
+        return found
+    reason = f"no cerbosctl {peers.VERSION}: run `make oracle` or set CERBOSCTL_BINARY"
+    if REQUIRED:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def _pinned(binary: Path) -> Path:
     said = subprocess.run(  # noqa: S603 - the binary that whoever runs the tests has named
         [binary, "--version"], capture_output=True, text=True, timeout=START_SECONDS, check=True

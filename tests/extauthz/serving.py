@@ -22,7 +22,7 @@ from extauthz.readiness import Component, Status
 from extauthz.server import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 
 @dataclass
@@ -75,6 +75,9 @@ class EchoApp:
     def readiness(self) -> Status:
         ready = time.monotonic() - self.behaviour.started >= self.behaviour.ready_after
         return Status((Component("policies", ready, "" if ready else "not loaded yet"),))
+
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        self.tell = tell
 
     async def start(self) -> None:
         await asyncio.sleep(self.behaviour.start_takes)
