@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 from urllib.parse import urljoin, urlsplit
 
 import paramiko
-from dulwich.client import AbstractHttpGitClient, GitClient, LocalGitClient, TraditionalGitClient
+from dulwich.client import AbstractHttpGitClient, GitClient, TraditionalGitClient
 from dulwich.errors import GitProtocolError, NotGitRepository
 from dulwich.protocol import Protocol as GitProtocol
 
@@ -59,14 +59,13 @@ class Exchange:
     def __init__(self, remote: Remote, seconds: float) -> None:
         self.remote = remote
         self._ends = time.monotonic() + seconds
+        self._too_long = f"no end within {seconds:g} s (`operationTimeout`)"
         self._sockets: list[socket.socket] = []
         self._opened = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._cut = ""
         self._received = 0
-        self._timer = threading.Timer(
-            seconds, self.cut, [f"no end within {seconds:g} s (`operationTimeout`)"]
-        )
+        self._timer = threading.Timer(seconds, self.cut, [self._too_long])
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -76,8 +75,13 @@ class Exchange:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._timer.cancel()
         self._opened.close()
-        if self._cut and isinstance(error, Exception):
-            raise StoreError(self._cut) from None
+        if self._over and isinstance(error, Exception):
+            raise StoreError(self._over) from None
+
+    @property
+    def _over(self) -> str:
+        """Why the exchange has to end; empty while it may go on."""
+        return self._cut or (self._too_long if time.monotonic() >= self._ends else "")
 
     @property
     def remaining(self) -> float:
@@ -87,10 +91,10 @@ class Exchange:
             StoreError: none are.
 
         """
-        left = self._ends - time.monotonic()
-        if self._cut or left <= 0:
-            raise StoreError(self._cut or "no end in time (`operationTimeout`)")
-        return left
+        over = self._over
+        if over:
+            raise StoreError(over)
+        return max(self._ends - time.monotonic(), 0.001)
 
     def cut(self, reason: str) -> None:
         """End the exchange now."""
@@ -166,12 +170,7 @@ def cleaned(text: str) -> str:
 
 def client_for(exchange: Exchange) -> GitClient:
     """Return what speaks git over the remote's protocol."""
-    remote = exchange.remote
-    if remote.protocol == "file":
-        return LocalGitClient(thin_packs=False, quiet=True)
-    if remote.protocol == "ssh":
-        return _Ssh(exchange)
-    return _Http(exchange)
+    return _Ssh(exchange) if exchange.remote.protocol == "ssh" else _Http(exchange)
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------
