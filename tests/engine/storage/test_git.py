@@ -35,7 +35,14 @@ from tests.engine.storage.contract import (
     policy,
     reading,
 )
-from tests.engine.storage.git_servers import Files, GitServer, HttpServer, Repository, SshServer
+from tests.engine.storage.git_servers import (
+    Files,
+    GitServer,
+    HttpServer,
+    Repository,
+    SshServer,
+    served_over_https,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -111,11 +118,8 @@ def store(changer: Branch) -> Iterator[Store]:
 
 @pytest.fixture
 def https(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    server = HttpServer(repository.path.parent, tmp_path / "certificates")
-    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificates / "ca.crt"))
-    server.start()
-    yield server
-    server.stop()
+    with served_over_https(repository, tmp_path / "certificates", monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
@@ -195,6 +199,30 @@ def test_only_what_has_changed_is_read(
     after = store.read()
     assert after.files["moved.yaml"] is before.files["8.yaml"]
     assert read == [policy("kind7", "edit")]
+
+
+@pytest.mark.parametrize("protocol", ["https", "ssh"])
+def test_only_what_has_changed_is_fetched(
+    protocol: str, https: HttpServer, ssh: SshServer, changer: Branch, tmp_path: Path
+) -> None:
+    """A server sends what another commit has more, and not everything again; nor any history."""
+    servers: dict[str, GitServer] = {"https": https, "ssh": ssh}
+    changer.server, checkout = servers[protocol], tmp_path / "checkout"
+    changer.put("old.yaml", policy("old"))
+    changer.together({f"{number}.yaml": policy(f"kind{number}") for number in range(50)} | {"old.yaml": b"x"})
+    with closed(changer.open(checkoutDir=str(checkout))) as store:
+        store.read()
+        assert packed(checkout) == [54]  # a commit, its tree, 52 files
+        changer.put("7.yaml", policy("kind7", "edit"))
+        store.read()
+    more, all_of_before = packed(checkout)
+    assert (more <= 6, all_of_before) == (True, 54)  # with what the differences are to
+
+
+def packed(checkout: Path) -> list[int]:
+    """Count the objects in each pack, in order."""
+    packs = (checkout / "clone" / "objects" / "pack").glob("*.pack")
+    return sorted(int.from_bytes(file.read_bytes()[8:12], "big") for file in packs)
 
 
 @pytest.mark.parametrize(
@@ -449,6 +477,21 @@ def test_a_server_that_never_answers(protocol: str, silent: int, changer: Branch
 def test_a_server_that_answers_too_slowly(dripping: int, changer: Branch) -> None:
     """And also what is never quite silent."""
     assert_ends_in_time(changer, protocol="http", url=f"http://127.0.0.1:{dripping}/policies.git")
+
+
+def test_a_name_that_is_never_found(changer: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a resolver that does not answer hold anybody up."""
+    ended = threading.Event()
+
+    def never(*_: object, **__: object) -> list[object]:
+        ended.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    try:
+        assert_ends_in_time(changer, protocol="http", url="http://git.example.com/policies.git")
+    finally:
+        ended.set()
 
 
 def assert_ends_in_time(changer: Branch, **settings: object) -> None:
