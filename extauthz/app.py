@@ -93,7 +93,9 @@ class App:
 
     def readiness(self) -> Status:
         """Tell whether there are policies and keys to decide by; what is old but in force is ready."""
-        return Status((_policies(self._engine.status), *map(_key_set, self._key_sets.status())))
+        return Status(
+            (_policies(self._engine.status, self._engine.notice), *map(_key_set, self._key_sets.status()))
+        )
 
 
 def build(settings: config.Config) -> App:
@@ -120,12 +122,13 @@ def build(settings: config.Config) -> App:
 # --- readiness --------------------------------------------------------------------------------------------
 
 
-def _policies(reload: Reload) -> Component:
+def _policies(reload: Reload, notice: str) -> Component:
     loaded = f"{reload.policies} {'policy' if reload.policies == 1 else 'policies'}"
     if reload.revision:
         loaded += f" of revision {reload.revision}"
     if reload.ok:
-        return Component("policies", ready=True, detail=loaded)
+        detail = f"{loaded}; {notice}" if notice else loaded
+        return Component("policies", ready=True, detail=detail)
     faults = "; ".join(map(str, reload.faults))
     return Component("policies", ready=True, detail=f"{loaded} of before are in force: {faults}")
 

@@ -7,12 +7,22 @@ Annotations are evaluated here (no ``from __future__ import annotations``): pyda
 """
 
 import datetime
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from engine.storage import DRIVERS
-from extauthz.blocks import Block, NonEmpty, fault, unknown
+from extauthz.blocks import (
+    Block,
+    Complaint,
+    Duration,
+    NonEmpty,
+    PositiveDuration,
+    fault,
+    not_empty,
+    unknown,
+)
 
 LATER_DRIVERS = ("git", "blob", "sqlite3", "postgres", "mysql", "overlay", "hub")
 
@@ -50,6 +60,60 @@ class DiskStorage(StorageBlock):
         return self.watch_for_changes
 
 
+class PublicKey(Block):
+    """A key whose signature on a bundle counts."""
+
+    file: NonEmpty | None = None
+    data: NonEmpty | None = None
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if (self.file is None) == (self.data is None):
+            yield (), "a public key has either `file` or `data`"
+
+
+class HttpsAccess(Block):
+    """How a web server is reached."""
+
+    username: str = ""
+    password: str = ""
+    bearer_token: str = ""
+    ca_cert: str = ""
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if self.bearer_token and (self.username or self.password):
+            yield ("bearerToken",), "give a `bearerToken`, or `username` and `password`, not both"
+
+
+class OciAccess(Block):
+    """How a registry is reached."""
+
+    username: str = ""
+    password: str = ""
+    ca_cert: str = ""
+
+
+class BundleStorage(StorageBlock):
+    """Policies in a signed bundle."""
+
+    url: NonEmpty
+    name: NonEmpty
+    public_keys: Annotated[tuple[PublicKey, ...], AfterValidator(not_empty)]
+    update_poll_interval: Duration = datetime.timedelta(minutes=1)
+    request_timeout: PositiveDuration = datetime.timedelta(seconds=5)
+    download_timeout: PositiveDuration = datetime.timedelta(seconds=60)
+    cache_dir: str = ""
+    allow_rollback: bool = False
+    max_age: Duration = datetime.timedelta()
+    max_bytes: Annotated[int, Field(ge=1024, le=2**30)] = 64 * 2**20
+    https: HttpsAccess | None = None
+    oci: OciAccess | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Unless it is never looked at again."""
+        return bool(self.update_poll_interval)
+
+
 def _known_driver(value: object) -> object:
     if value in LATER_DRIVERS:
         raise fault(f"the storage driver `{value}` is not built yet: use `disk`")
@@ -70,6 +134,11 @@ class Storage(Block):
     mysql: Any = None
     overlay: Any = None
     hub: Any = None
+    bundle: BundleStorage | None = None
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if getattr(self, self.driver) is None:
+            yield ("driver",), f"the driver `{self.driver}` needs a block `{self.driver}` beside it"
 
     @property
     def chosen(self) -> StorageBlock:

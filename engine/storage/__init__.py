@@ -60,6 +60,17 @@ class Watchable(Protocol):
         """Call *changed*, from a thread of the store, whenever policies may have changed, until closed."""
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A store that can hand out a state although not all is well with it."""
+
+    def notice(self) -> str:
+        """Say what a person should know about the state that was handed out last; nothing when all is well.
+
+        It is called often, from any thread, and must neither wait nor raise.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Driver:
     """A kind of store: ``module:class``, and the extra of this package that it needs, if any."""
@@ -86,6 +97,7 @@ class Driver:
 
 DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
+    "bundle": Driver("engine.storage.bundle.store:BundleStore"),
 }
 
 

@@ -7,6 +7,7 @@ the list says how long each content is and what its SHA-256 is, and all of it is
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def read_entries(value: object) -> tuple[Entry, ...]:
     if not isinstance(value, list):
         raise PackedError("`files` must be a list")
     entries = tuple(_entry(item) for item in value)
-    for before, entry in zip(entries, entries[1:], strict=False):
+    for before, entry in itertools.pairwise(entries):
         if before.path >= entry.path:
             raise PackedError(f"`{entry.path}` stands after `{before.path}`: the list must be sorted")
     return entries

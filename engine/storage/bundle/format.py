@@ -244,7 +244,7 @@ def _sequence(value: Any) -> int:
 
 def _time(value: Any) -> datetime.datetime:
     if not isinstance(value, str):
-        raise ValueError("the time `created` is not text")  # noqa: TRY004 - all faults of a manifest are one kind
+        raise ValueError("the time `created` is not text")
     return datetime.datetime.strptime(value, TIME_FORMAT).replace(tzinfo=datetime.UTC)
 
 

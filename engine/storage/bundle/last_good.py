@@ -92,14 +92,13 @@ class LastGood:
 
 
 def _refuse_rollback(before: Bundle, bundle: Bundle) -> None:
-    known, offered = before.manifest.sequence, bundle.manifest.sequence
+    name, known, offered = before.manifest.name, before.manifest.sequence, bundle.manifest.sequence
     if offered < known:
         raise RollbackError(
-            f"the source offers bundle {offered} of `{bundle.manifest.name}`, but {known} was in force already: "
+            f"the source offers bundle {offered} of `{name}`, but {known} was in force already: "
             "publish a higher sequence number, or set `allowRollback`"
         )
     if offered == known:
         raise RollbackError(
-            f"there are two different bundles {offered} of `{bundle.manifest.name}`: each needs a sequence number "
-            "of its own"
+            f"there are two bundles {offered} of `{name}`: each needs its own sequence number"
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from engine.storage.bundle.format import Bundle
-    from engine.storage.bundle.sources import Source
+    from engine.storage.bundle.sources import Fetched, Source
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,10 @@ class BundleStore:
         self._bundle: Bundle | None = None
         self._snapshot: Snapshot | None = None
         self._handed_out: Snapshot | None = None
+        self._announced: Snapshot | None = None
+        self._found: StoreError | None = None
         self._failure = ""
+        self._from_disk = False
         self._poller: Poller | None = None
 
     @classmethod
@@ -114,24 +117,26 @@ class BundleStore:
 
         """
         with self._lock:
+            found, self._found = self._found, None
+            if found is not None:
+                raise found
             if self._snapshot is None:
-                self._start()
+                self._first()
             elif self._snapshot is self._handed_out:
                 self._refresh(attempts=1)
-            # else the poll has just found it, and it is not asked for twice
-            if self._snapshot is None:
-                raise StoreError("there is no bundle")
-            self._handed_out = self._snapshot
-            return self._snapshot
+            # else it was found just now, by the watch
+            return self._hand_out()
 
     def notice(self) -> str:
         """Say what is not well although policies are in force: the source, or the age of the bundle."""
         bundle = self._bundle
-        if self._failure or bundle is None:
-            return self._failure
+        if bundle is None:
+            return ""
+        if self._failure:
+            return f"{self._failure}{'; the bundle on disk is used' if self._from_disk else ''}"
         age = (self._now() - bundle.manifest.created).total_seconds()
         if self._max_age and age > self._max_age:
-            return f"bundle {bundle.manifest.revision} was made {_hours(age)} ago, `maxAge` is {_hours(self._max_age)}"
+            return f"the bundle was made {_hours(age)} ago, and `maxAge` is {_hours(self._max_age)}"
         return ""
 
     def close(self) -> None:
@@ -139,22 +144,29 @@ class BundleStore:
         if self._poller is not None:
             self._poller.stop()
 
-    def _start(self) -> None:
+    def _hand_out(self) -> Snapshot:
+        if self._snapshot is None:
+            raise StoreError("the source says that nothing is new, to the first question")
+        self._handed_out = self._snapshot
+        return self._snapshot
+
+    def _first(self) -> None:
+        """Find what to start with."""
         kept = self._last_good.read()
         try:
             self._refresh(ATTEMPTS)
         except StoreError as error:
             if kept is None:
                 raise
-            logger.warning("%s; bundle %s from disk is used", error, kept.manifest.revision)
-            self._failure = f"{error}; the bundle from disk is used"
+            logger.warning("%s; bundle %s on disk is used", error, kept.manifest.revision)
+            self._from_disk = True
             self._put_in_force(kept)
 
     def _refresh(self, attempts: int) -> None:
         """Take a newer bundle if there is one.
 
         Raises:
-            StoreError: nobody knows, or it may not be taken.
+            StoreError: nobody knows whether there is one, or it may not be taken.
 
         """
         try:
@@ -162,7 +174,7 @@ class BundleStore:
         except StoreError as error:
             self._failure = str(error)
             raise
-        self._failure = ""
+        self._failure, self._from_disk = "", False
 
     def _take_latest(self, attempts: int) -> None:
         fetched = with_retries(
@@ -171,18 +183,23 @@ class BundleStore:
             first_delay=FIRST_DELAY,
             longest_delay=LONGEST_DELAY,
         )
-        if fetched is None:
-            if self._refused is not None:
-                raise self._refused
-            return
-        self._refused = None
+        if fetched is not None:
+            self._take(fetched)
+        elif self._refused is not None:
+            raise self._refused
+
+    def _take(self, fetched: Fetched) -> None:
+        """Put a bundle in force that has just come, if it may be taken."""
+        self._tag, self._refused = fetched.tag, None
         try:
             bundle = self._trust.opened(fetched.data)
             self._last_good.take(bundle, fetched.data)
         except BundleError as error:
-            self._tag, self._refused = fetched.tag, error  # it is not downloaded again to be refused again
+            self._refused = error  # it is not downloaded again to be refused again
             raise
-        self._tag = fetched.tag
+        except StoreError:
+            self._tag = ""  # it may be taken as soon as it can be kept
+            raise
         if self._bundle is None or self._bundle.manifest != bundle.manifest:
             self._put_in_force(bundle)
 
@@ -200,16 +217,16 @@ class BundleStore:
 
     def _look(self, changed: Callable[[], object]) -> None:
         with self._lock:
-            failed_before = self._failure
+            failed_before, self._found = self._failure, None
             try:
                 self._refresh(attempts=1)
             except StoreError as error:
-                if str(error) != failed_before:
-                    logger.warning("%s; the policies of before stay in force", error)
-                return
-        if failed_before:
-            logger.info("the source of the bundle is well again")
-        if self._snapshot is not self._handed_out:  # also one whose first announcement led to nothing
+                if str(error) == failed_before:
+                    return
+                self._found = error  # what there is to say, without asking again
+            is_new = self._snapshot is not self._announced and self._snapshot is not self._handed_out
+            self._announced = self._snapshot
+        if self._found or failed_before or is_new:
             changed()
 
 
