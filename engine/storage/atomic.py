@@ -18,8 +18,8 @@ TEMPORARY = ".part"
 """What the names of files end in that are being written."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put *content* at *path* in one step that lasts; only the owner may read it.
+def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Put *content* at *path* in one step that lasts, with *mode*: only the owner may read it.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
@@ -29,6 +29,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            os.fchmod(file.fileno(), mode)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)  # noqa: PTH105 - a name that mkstemp made

@@ -162,7 +162,7 @@ def verified(data: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> tuple[byte
     ours = [(each, signature) for each, signature in signatures if each in trusted]
     if not ours:
         signers = ", ".join(f"`{each}`" for each, _ in signatures)
-        raise BundleError(f"the bundle is signed by {signers}, and that is no key of `publicKeys`")
+        raise BundleError(f"the bundle is signed by {signers}, and no such key is trusted here")
     for each, signature in ours:
         try:
             trusted[each].verify(signature, DOMAIN + manifest)
