@@ -24,7 +24,7 @@ from extauthz.blocks import (
     unknown,
 )
 
-LATER_DRIVERS = ("git", "blob", "sqlite3", "postgres", "mysql", "overlay", "hub")
+LATER_DRIVERS = ("git", "sqlite3", "postgres", "mysql", "overlay", "hub")
 
 
 class StorageBlock(Block):
@@ -58,6 +58,24 @@ class DiskStorage(StorageBlock):
     def follows(self) -> bool:
         """As the file says."""
         return self.watch_for_changes
+
+
+class BlobStorage(StorageBlock):
+    """Policies as objects in a bucket."""
+
+    bucket: NonEmpty
+    prefix: str = ""
+    work_dir: str = ""
+    update_poll_interval: Duration = datetime.timedelta()
+    request_timeout: PositiveDuration = datetime.timedelta(seconds=5)
+    download_timeout: PositiveDuration = datetime.timedelta(seconds=60)
+    start_from_work_dir: bool = True
+    ca_cert: str = ""
+
+    @property
+    def follows(self) -> bool:
+        """Unless it is never looked at again."""
+        return bool(self.update_poll_interval)
 
 
 class PublicKey(Block):
@@ -128,7 +146,7 @@ class Storage(Block):
     driver: Annotated[str, BeforeValidator(_known_driver)]
     disk: DiskStorage = DiskStorage()
     git: Any = None
-    blob: Any = None
+    blob: BlobStorage | None = None
     sqlite3: Any = None
     postgres: Any = None
     mysql: Any = None

@@ -97,6 +97,7 @@ class Driver:
 
 DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
+    "blob": Driver("engine.storage.blob:BlobStore", extra="blob"),
     "bundle": Driver("engine.storage.bundle.store:BundleStore"),
 }
 

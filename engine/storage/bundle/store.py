@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import logging
-import threading
 from typing import TYPE_CHECKING, Any
 
 from engine.storage import Snapshot, StoreError
@@ -13,7 +11,7 @@ from engine.storage.bundle.format import MAX_BYTES, BundleError
 from engine.storage.bundle.keys import pinned
 from engine.storage.bundle.last_good import LastGood, Trust
 from engine.storage.bundle.sources import Settings, open_source
-from engine.storage.polling import Poller, with_retries
+from engine.storage.following import Following
 from engine.storage.tree import snapshot_of
 from engine.storage.web import Access
 
@@ -22,13 +20,6 @@ if TYPE_CHECKING:
 
     from engine.storage.bundle.format import Bundle
     from engine.storage.bundle.sources import Fetched, Source
-
-logger = logging.getLogger(__name__)
-
-ATTEMPTS = 3
-"""How often the source is asked at the start, before the bundle on disk is used or the start fails."""
-FIRST_DELAY = 0.5
-LONGEST_DELAY = 5.0
 
 KEYS = frozenset(
     (
@@ -65,20 +56,13 @@ class BundleStore:
         self._source = source
         self._last_good = last_good
         self._trust = trust
-        self._interval = interval
         self._max_age = max_age
         self._now = now
-        self._lock = threading.RLock()
         self._tag = ""
         self._refused: BundleError | None = None
         self._bundle: Bundle | None = None
         self._snapshot: Snapshot | None = None
-        self._handed_out: Snapshot | None = None
-        self._announced: Snapshot | None = None
-        self._found: StoreError | None = None
-        self._failure = ""
-        self._from_disk = False
-        self._poller: Poller | None = None
+        self._following = Following("bundle-store", interval, self._latest, self._kept)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> BundleStore:
@@ -116,80 +100,43 @@ class BundleStore:
                 start, or nothing is on disk.
 
         """
-        with self._lock:
-            found, self._found = self._found, None
-            if found is not None:
-                raise found
-            if self._snapshot is None:
-                self._first()
-            elif self._snapshot is self._handed_out:
-                self._refresh(attempts=1)
-            # else it was found just now, by the watch
-            return self._hand_out()
+        return self._following.read()
 
     def notice(self) -> str:
         """Say what is not well although policies are in force: the source, or the age of the bundle."""
-        bundle = self._bundle
-        if bundle is None:
-            return ""
-        if self._failure:
-            return f"{self._failure}{'; the bundle on disk is used' if self._from_disk else ''}"
+        failure, bundle = self._following.notice(), self._bundle
+        if failure or bundle is None:
+            return failure
         age = (self._now() - bundle.manifest.created).total_seconds()
         if self._max_age and age > self._max_age:
             return f"the bundle was made {_hours(age)} ago, and `maxAge` is {_hours(self._max_age)}"
         return ""
 
+    def watch(self, changed: Callable[[], object]) -> None:
+        """Call *changed* from a thread of its own when there is a new bundle, until :meth:`close`."""
+        self._following.watch(changed)
+
     def close(self) -> None:
         """Stop looking for new bundles."""
-        if self._poller is not None:
-            self._poller.stop()
+        self._following.close()
 
-    def _hand_out(self) -> Snapshot:
-        if self._snapshot is None:
-            raise StoreError("the source says that nothing is new, to the first question")
-        self._handed_out = self._snapshot
+    # -- bundles -------------------------------------------------------------------------------------------
+
+    def _latest(self) -> Snapshot:
+        fetched = self._source.fetch(self._tag)
+        if fetched is not None:
+            return self._taken(fetched)
+        if self._refused is not None or self._snapshot is None:
+            raise self._refused or StoreError("the source says that nothing is new, to the first question")
         return self._snapshot
 
-    def _first(self) -> None:
-        """Find what to start with."""
-        kept = self._last_good.read()
-        try:
-            self._refresh(ATTEMPTS)
-        except StoreError as error:
-            if kept is None:
-                raise
-            logger.warning("%s; bundle %s on disk is used", error, kept.manifest.revision)
-            self._from_disk = True
-            self._put_in_force(kept)
+    def _kept(self, _: StoreError) -> Snapshot | None:
+        """Return what is on disk, whatever is wrong with the source: it is signed like any other bundle."""
+        bundle = self._last_good.read()
+        return None if bundle is None else self._put_in_force(bundle)
 
-    def _refresh(self, attempts: int) -> None:
-        """Take a newer bundle if there is one.
-
-        Raises:
-            StoreError: nobody knows whether there is one, or it may not be taken.
-
-        """
-        try:
-            self._take_latest(attempts)
-        except StoreError as error:
-            self._failure = str(error)
-            raise
-        self._failure, self._from_disk = "", False
-
-    def _take_latest(self, attempts: int) -> None:
-        fetched = with_retries(
-            lambda: self._source.fetch(self._tag),
-            attempts=attempts,
-            first_delay=FIRST_DELAY,
-            longest_delay=LONGEST_DELAY,
-        )
-        if fetched is not None:
-            self._take(fetched)
-        elif self._refused is not None:
-            raise self._refused
-
-    def _take(self, fetched: Fetched) -> None:
-        """Put a bundle in force that has just come, if it may be taken."""
+    def _taken(self, fetched: Fetched) -> Snapshot:
+        """Return the state of a bundle that has just come, if it may be taken."""
         self._tag, self._refused = fetched.tag, None
         try:
             bundle = self._trust.opened(fetched.data)
@@ -200,34 +147,13 @@ class BundleStore:
         except StoreError:
             self._tag = ""  # it may be taken as soon as it can be kept
             raise
-        if self._bundle is None or self._bundle.manifest != bundle.manifest:
-            self._put_in_force(bundle)
+        return self._put_in_force(bundle)
 
-    def _put_in_force(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._snapshot = snapshot_of(bundle.files, self._snapshot, bundle.manifest.revision)
-
-    # -- watching ------------------------------------------------------------------------------------------
-
-    def watch(self, changed: Callable[[], object]) -> None:
-        """Call *changed* from a thread of its own when there is a new bundle, until :meth:`close`."""
-        if self._interval:
-            self._poller = Poller("bundle-store", self._interval, lambda: self._look(changed))
-            self._poller.start()
-
-    def _look(self, changed: Callable[[], object]) -> None:
-        with self._lock:
-            failed_before, self._found = self._failure, None
-            try:
-                self._refresh(attempts=1)
-            except StoreError as error:
-                if str(error) == failed_before:
-                    return
-                self._found = error  # what there is to say, without asking again
-            is_new = self._snapshot is not self._announced and self._snapshot is not self._handed_out
-            self._announced = self._snapshot
-        if self._found or failed_before or is_new:
-            changed()
+    def _put_in_force(self, bundle: Bundle) -> Snapshot:
+        if self._snapshot is None or self._bundle is None or self._bundle.manifest != bundle.manifest:
+            self._bundle = bundle
+            self._snapshot = snapshot_of(bundle.files, self._snapshot, bundle.manifest.revision)
+        return self._snapshot
 
 
 def _source_settings(settings: Mapping[str, Any], max_bytes: int) -> Settings:
