@@ -82,7 +82,7 @@ def prepared(directory: Path, setting: str) -> Path:
                 left.unlink(missing_ok=True)
     except OSError as error:
         reason = (
-            f"cannot write to `{directory}`: {error.strerror}; set `{setting}` to a directory that can be"
+            f"cannot write to `{directory}` ({error.strerror}): set `{setting}` to another directory"
         )
         raise StoreError(reason) from error
     return directory

@@ -43,7 +43,7 @@ MAX_SEQUENCE: Final = 2**53 - 1
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-_MAGIC = b"extauthz-bundle/"
+_ANY_FORMAT = re.compile(rb"extauthz-bundle/([1-9][0-9]{0,4})\n")
 _HEADER = re.compile(
     rb"extauthz-bundle/1\n"
     rb"((?:ed25519 [0-9a-f]{16} [A-Za-z0-9+/]{86}==\n){1,8})"
@@ -174,7 +174,8 @@ def verified(data: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> tuple[byte
 def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes, bytes]:
     head = _HEADER.match(data)
     if head is None:
-        if data.startswith(_MAGIC) and not data.startswith(_MAGIC + b"1\n"):
+        later = _ANY_FORMAT.match(data)
+        if later is not None and int(later[1]) != FORMAT:
             raise BundleError("the bundle has a format that this version of extauthz does not know")
         raise BundleError("this is not a bundle")
     lines = [line.split(b" ") for line in head[1].splitlines()]

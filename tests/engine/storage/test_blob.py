@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.parse
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -16,8 +13,6 @@ from tests.engine.storage.contract import (
     FilesContract,
     RetryingContract,
     WatchedContract,
-    policy,
-    reading,
 )
 from tests.engine.storage.peers import binary
 from tests.engine.storage.processes import ServerProcess, required
