@@ -81,9 +81,7 @@ def prepared(directory: Path, setting: str) -> Path:
             for left in directory.glob(f".*{TEMPORARY}"):
                 left.unlink(missing_ok=True)
     except OSError as error:
-        reason = (
-            f"cannot write to `{directory}` ({error.strerror}): set `{setting}` to another directory"
-        )
+        reason = f"cannot write to `{directory}` ({error.strerror}): set `{setting}` to another directory"
         raise StoreError(reason) from error
     return directory
 

@@ -136,9 +136,10 @@ class Web:
         """
         check_address(url)
         limit = self._max_bytes if max_bytes is None else max_bytes
-        exchange = self._exchange(method, url, headers or {}, content, limit)
         with ThreadPoolExecutor(1, "store-web") as aside:  # the caller's thread may run an event loop
-            return aside.submit(asyncio.run, exchange).result()
+            return aside.submit(
+                lambda: asyncio.run(self._exchange(method, url, headers or {}, content, limit))
+            ).result()
 
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | None, max_bytes: int

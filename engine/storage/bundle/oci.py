@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,9 @@ EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
 EMPTY: Final = b"{}"
 MAX_DOCUMENT: Final = 256 * 1024
 """Bytes of a registry's manifest, of a token, of an error."""
+
+PAUSES: Final = (0.05, 0.2)
+"""Seconds between two questions to a registry that has failed by itself."""
 
 _REPOSITORY = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
 _ADDRESS = re.compile(
@@ -147,7 +151,7 @@ class Registry:
 
         """
         url = f"{self.base}/manifests/{self.reference.reference}"
-        answer = self.ask("GET", url, {"accept": MANIFEST_TYPE})
+        answer = self._settled(url)
         self._expect(answer, 200, "has no bundle there")
         if (
             self.reference.reference.startswith("sha256:")
@@ -164,6 +168,15 @@ class Registry:
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise StoreError("the manifest in the registry names its layer by something else than SHA-256")
         return digest
+
+    def _settled(self, url: str) -> Answer:
+        """Ask for a manifest. Some registries fail for a moment while a tag is moved: then ask again."""
+        for pause in PAUSES:
+            answer = self.ask("GET", url, {"accept": MANIFEST_TYPE})
+            if answer.status < 500:
+                return answer
+            time.sleep(pause)
+        return self.ask("GET", url, {"accept": MANIFEST_TYPE})
 
     def blob(self, digest: str) -> bytes:
         """Return the layer of that name, which is compared with it.

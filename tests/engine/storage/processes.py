@@ -56,7 +56,9 @@ class ServerProcess:
         self.start()
 
     def start(self) -> None:
-        """Start it, on the port of before, and wait until it listens."""
+        """Start it if it does not run, on the port of before, and wait until it listens."""
+        if self._process is not None:
+            return
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - what the test says
                 self._command(self.port), stdout=log, stderr=log, env=self._environment

@@ -23,3 +23,9 @@ def web(certificate_files: tuple[Path, Path]) -> Iterator[WebServer]:
     server = WebServer(*certificate_files)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores try again at the start without waiting long in between."""
+    monkeypatch.setattr("engine.storage.following.FIRST_DELAY", 0.01)

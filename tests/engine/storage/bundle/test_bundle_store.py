@@ -63,13 +63,8 @@ class Followed:
             return store.read()
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.storage.following.FIRST_DELAY", 0.01)
-
-
 @pytest.fixture
-def followed(web: WebServer, certificate_files: tuple[Path, Path], tmp_path: Path) -> Followed:
+def followed(at_once: None, web: WebServer, certificate_files: tuple[Path, Path], tmp_path: Path) -> Followed:
     return Followed(web, certificate_files[0], tmp_path / "cache")
 
 
