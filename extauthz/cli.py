@@ -68,7 +68,7 @@ def main() -> None:
     help="auto: text on a terminal, JSON elsewhere.",
 )
 def serve(file: Path, log_level: str, log_format: str) -> None:
-    """Serve decisions until SIGTERM or Ctrl-C.
+    """Serve decisions until SIGTERM or Ctrl-C; SIGHUP reads the policies again.
 
     Envoy is answered over gRPC; Cerbos's API is served too when the configuration says so, or has no
     `extAuthz` block. A second signal ends at once.

@@ -99,6 +99,7 @@ DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
     "blob": Driver("engine.storage.blob:BlobStore", extra="blob"),
     "bundle": Driver("engine.storage.bundle.store:BundleStore"),
+    "git": Driver("engine.storage.git.store:GitStore", extra="git"),
 }
 
 
