@@ -7,7 +7,7 @@ Annotations are evaluated here (no ``from __future__ import annotations``): pyda
 """
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -24,7 +24,7 @@ from extauthz.blocks import (
     unknown,
 )
 
-LATER_DRIVERS = ("git", "sqlite3", "postgres", "mysql", "overlay", "hub")
+LATER_DRIVERS = ("git", "hub")
 
 
 class StorageBlock(Block):
@@ -76,6 +76,34 @@ class BlobStorage(StorageBlock):
     def follows(self) -> bool:
         """Unless it is never looked at again."""
         return bool(self.update_poll_interval)
+
+
+def _known_driver(value: object) -> object:
+    if value in LATER_DRIVERS:
+        raise fault(f"the storage driver `{value}` is not built yet: use `disk`")
+    if isinstance(value, str) and value not in DRIVERS:
+        raise fault(unknown("storage driver", value, list(DRIVERS)))
+    return value
+
+
+def _overlaid_driver(value: object) -> object:
+    if value == "overlay":
+        raise fault("an overlay lies over other drivers, not over itself")
+    return _known_driver(value)
+
+
+class OverlayStorage(StorageBlock):
+    """One driver, and another one while the first cannot be read."""
+
+    base_driver: Annotated[str, BeforeValidator(_overlaid_driver)]
+    fallback_driver: Annotated[str, BeforeValidator(_overlaid_driver)]
+    fallback_error_threshold: Annotated[int, Field(ge=1)] = 5
+    fallback_error_window: PositiveDuration = datetime.timedelta(minutes=5)
+    base_retry_interval: PositiveDuration = datetime.timedelta(seconds=60)
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if self.base_driver == self.fallback_driver:
+            yield ("fallbackDriver",), "`baseDriver` and `fallbackDriver` are the same"
 
 
 class PublicKey(Block):
@@ -132,12 +160,68 @@ class BundleStorage(StorageBlock):
         return bool(self.update_poll_interval)
 
 
-def _known_driver(value: object) -> object:
-    if value in LATER_DRIVERS:
-        raise fault(f"the storage driver `{value}` is not built yet: use `disk`")
-    if isinstance(value, str) and value not in DRIVERS:
-        raise fault(unknown("storage driver", value, list(DRIVERS)))
-    return value
+class ConnectionPool(Block):
+    """Which connections to a database are kept; 0 is no limit."""
+
+    max_life_time: Duration = datetime.timedelta()
+    max_idle_time: Duration = datetime.timedelta()
+    max_open: Annotated[int, Field(ge=0)] = 0
+    max_idle: Annotated[int, Field(ge=0)] = 2
+
+
+class ConnectionRetries(Block):
+    """How a database is waited for at the start."""
+
+    max_attempts: Annotated[int, Field(ge=0)] = 3
+    initial_interval: PositiveDuration = datetime.timedelta(milliseconds=500)
+    max_interval: PositiveDuration = datetime.timedelta(seconds=60)
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if self.max_interval < self.initial_interval:
+            yield ("maxInterval",), "`maxInterval` is not below `initialInterval`"
+
+
+class SqliteStorage(StorageBlock):
+    """Policies in an SQLite database."""
+
+    dsn: NonEmpty
+    update_poll_interval: Duration = datetime.timedelta(seconds=10)
+
+
+class ServerStorage(StorageBlock):
+    """Policies in a database server."""
+
+    conn_pool: ConnectionPool = ConnectionPool()
+    conn_retry: ConnectionRetries = ConnectionRetries()
+    skip_schema_check: bool = False
+    update_poll_interval: Duration = datetime.timedelta(seconds=10)
+    query_timeout: Duration = datetime.timedelta(seconds=30)
+
+
+class PostgresStorage(ServerStorage):
+    """Policies in PostgreSQL."""
+
+    url: NonEmpty
+
+
+class MysqlTls(Block):
+    """The certificates of a connection; without `caCert` the system's authorities count."""
+
+    cert: str = ""
+    key: str = ""
+    ca_cert: str = ""
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if bool(self.cert) != bool(self.key):
+            yield (), "`cert` and `key` go together"
+
+
+class MysqlStorage(ServerStorage):
+    """Policies in MySQL or MariaDB."""
+
+    dsn: NonEmpty
+    tls: Mapping[str, MysqlTls] = Field(default_factory=dict)
+    server_pub_key: Mapping[str, NonEmpty] = Field(default_factory=dict)
 
 
 class Storage(Block):
@@ -147,19 +231,34 @@ class Storage(Block):
     disk: DiskStorage = DiskStorage()
     git: Any = None
     blob: BlobStorage | None = None
-    sqlite3: Any = None
-    postgres: Any = None
-    mysql: Any = None
-    overlay: Any = None
+    sqlite3: SqliteStorage | None = None
+    postgres: PostgresStorage | None = None
+    mysql: MysqlStorage | None = None
+    overlay: OverlayStorage | None = None
     hub: Any = None
     bundle: BundleStorage | None = None
 
     def _complaints(self) -> Iterator[Complaint]:
-        if getattr(self, self.driver) is None:
-            yield ("driver",), f"the driver `{self.driver}` needs a block `{self.driver}` beside it"
+        needed = [self.driver]
+        if self.driver == "overlay" and self.overlay is not None:
+            needed += [self.overlay.base_driver, self.overlay.fallback_driver]
+        for driver in needed:
+            if getattr(self, driver) is None:
+                yield ("driver",), f"the driver `{driver}` needs a block `{driver}` beside it"
 
     @property
     def chosen(self) -> StorageBlock:
         """The block of the driver in use."""
         block: StorageBlock = getattr(self, self.driver)
         return block
+
+    def options(self) -> dict[str, object]:
+        """Return the settings of the driver in use, as the driver takes them."""
+        if self.driver != "overlay" or self.overlay is None:
+            return self.chosen.options()
+        drivers = {self.overlay.base_driver, self.overlay.fallback_driver}
+        beneath: dict[str, StorageBlock] = {driver: getattr(self, driver) for driver in drivers}
+        return self.overlay.options() | {
+            "drivers": {driver: block.options() for driver, block in beneath.items()},
+            "followed": [driver for driver, block in beneath.items() if block.follows],
+        }
