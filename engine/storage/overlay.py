@@ -163,7 +163,9 @@ class OverlayStore:
         own = layer.store.notice() if layer is not None and isinstance(layer.store, Telling) else ""
         if layer is not self._fallback:
             return own
-        told = f"the fallback `{layer.driver}` is in force, as the base `{self._base.driver}` fails: {failure}"
+        told = (
+            f"the fallback `{layer.driver}` is in force, as the base `{self._base.driver}` fails: {failure}"
+        )
         return f"{told}; {own}" if own else told
 
     def watch(self, changed: Callable[[], object]) -> None:
