@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LISTINGS: Final = 6
+LISTINGS: Final = 8
 """How often the bucket is listed before it counts as never at rest."""
+PAUSE: Final = 0.05
+"""Seconds before the second listing of a bucket that is changing; twice as long before each further one."""
 DOWNLOADS: Final = 16
 """Objects that are downloaded at the same time."""
 MAX_TOTAL: Final = 256 * 1024 * 1024
@@ -130,12 +133,13 @@ class BlobStore:
             self._objects = self._kept_state.read() or {}
         elif listing == self._listing:
             return self._snapshot
-        for _ in range(LISTINGS):
+        for number in range(LISTINGS):
+            if number:
+                time.sleep(min(PAUSE * 2.0 ** (number - 1), 1.0))
+                listing = self._list()
             objects = self._downloaded(listing)
-            again = self._list()
-            if objects is not None and again == listing:
+            if objects is not None and self._list() == listing:
                 return self._put_in_force(listing, objects)
-            listing = again
         raise StoreError(f"`{self._bucket.shown}` keeps changing while it is read")
 
     def _kept(self, error: StoreError) -> Snapshot | None:

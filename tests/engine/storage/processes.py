@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -75,6 +76,11 @@ class ServerProcess:
             self._process.kill()
             self._process.wait(PATIENCE)
             self._process = None
+
+    def pause(self) -> None:
+        """Let it hang: connections are taken, nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:

@@ -206,7 +206,7 @@ def test_changes_of_the_fallback_count_while_it_is_in_force(places: Places) -> N
 
 
 def test_it_falls_back_and_returns_by_itself(places: Places) -> None:
-    """Nobody has to do anything: a base that is away long enough is replaced, and returns when it is there."""
+    """Nobody has to do anything: a base that is away long enough is replaced until it is there again."""
     overlay = places.open(fallbackErrorThreshold=3, fallbackErrorWindow=1.5, baseRetryInterval=0.3)
     with closed(overlay) as store, Engine.from_store(store, watch=True) as engine:
         assert allows(engine, "read")
