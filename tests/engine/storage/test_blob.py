@@ -140,7 +140,7 @@ class TestBlobStore(FilesContract, WatchedContract, RetryingContract):
     unreachable = r"`s3://policies` cannot be reached: Connection refused"
 
     def test_each_state_is_a_whole_one(self, store: Store, changer: S3Changer) -> None:
-        """A bucket changes object by object: whoever reads gets a state that it was in between two changes."""
+        """A bucket changes object by object: readers get a state that it was in between two changes."""
         kinds = [f"kind{number}" for number in range(8)]
 
         def change(number: int) -> None:
