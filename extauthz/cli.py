@@ -17,6 +17,7 @@ import click
 
 from extauthz.bundling.command import bundle
 from extauthz.compiling.command import compile_policies
+from extauthz.diffing.command import diff_policies
 from extauthz.explaining import explain_decisions
 from extauthz.logs import FORMATS, LEVELS
 
@@ -143,6 +144,7 @@ def check_config(file: Path) -> None:
 
 
 main.add_command(compile_policies)
+main.add_command(diff_policies)
 main.add_command(explain_decisions)
 main.add_command(bundle)
 

@@ -261,15 +261,17 @@ def parse_query(text: str) -> dict[str, tuple[str, ...]]:
     pairs = text.split("&", MAX_QUERY_PARAMETERS)
     if len(pairs) > MAX_QUERY_PARAMETERS:
         raise FactError(MAPPING, f"the query has more than {MAX_QUERY_PARAMETERS} parameters")
+    named = [pair.partition("=")[::2] for pair in pairs if pair]
+    return _grouped(_decoded(named, text) if "%" in text or "+" in text else named)
+
+
+def _decoded(pairs: Iterable[tuple[str, ...]], text: str) -> list[tuple[str, ...]]:
     if _BAD_ESCAPE(text):
         raise FactError(MAPPING, "the query has a `%` that begins no escape")
-    named = [pair.partition("=")[::2] for pair in pairs if pair]
-    if "%" in text or "+" in text:
-        try:
-            named = [(_form_decoded(name), _form_decoded(value)) for name, value in named]
-        except UnicodeDecodeError:
-            raise FactError(MAPPING, "the query is not UTF-8") from None
-    return _grouped(named)
+    try:
+        return [(_form_decoded(name), _form_decoded(value)) for name, value in pairs]
+    except UnicodeDecodeError:
+        raise FactError(MAPPING, "the query is not UTF-8") from None
 
 
 def _form_decoded(text: str) -> str:

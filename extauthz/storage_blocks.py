@@ -8,7 +8,7 @@ Annotations are evaluated here (no ``from __future__ import annotations``): pyda
 
 import datetime
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -24,7 +24,7 @@ from extauthz.blocks import (
     unknown,
 )
 
-LATER_DRIVERS = ("git", "hub")
+LATER_DRIVERS = ("hub",)
 
 
 class StorageBlock(Block):
@@ -60,6 +60,45 @@ class DiskStorage(StorageBlock):
         return self.watch_for_changes
 
 
+class GitSsh(Block):
+    """Who reads a repository over ssh."""
+
+    user: NonEmpty = "git"
+    private_key_file: str = ""
+    password: str = Field(default="", repr=False)
+    known_hosts_file: str = ""
+
+
+class GitHttps(Block):
+    """Who reads a repository over HTTPS."""
+
+    username: str = ""
+    password: str = Field(default="", repr=False)
+
+
+class GitStorage(StorageBlock):
+    """Policies in a branch of a git repository."""
+
+    protocol: Literal["file", "http", "https", "ssh"]
+    url: NonEmpty
+    branch: NonEmpty = "master"
+    sub_dir: str = ""
+    checkout_dir: str = ""
+    update_poll_interval: Duration = datetime.timedelta()
+    operation_timeout: PositiveDuration = datetime.timedelta(seconds=60)
+    ssh: GitSsh | None = None
+    https: GitHttps | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Unless it is never looked at again."""
+        return bool(self.update_poll_interval)
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if self.protocol == "ssh" and (self.ssh is None or not self.ssh.private_key_file):
+            yield ("protocol",), "the protocol `ssh` needs a key in `ssh.privateKeyFile`"
+
+
 class BlobStorage(StorageBlock):
     """Policies as objects in a bucket."""
 
@@ -80,7 +119,7 @@ class BlobStorage(StorageBlock):
 
 def _known_driver(value: object) -> object:
     if value in LATER_DRIVERS:
-        raise fault(f"the storage driver `{value}` is not built yet: use `disk`")
+        raise fault("there is no Cerbos Hub here: the driver `bundle` follows signed bundles of policies")
     if isinstance(value, str) and value not in DRIVERS:
         raise fault(unknown("storage driver", value, list(DRIVERS)))
     return value
@@ -121,8 +160,8 @@ class HttpsAccess(Block):
     """How a web server is reached."""
 
     username: str = ""
-    password: str = ""
-    bearer_token: str = ""
+    password: str = Field(default="", repr=False)
+    bearer_token: str = Field(default="", repr=False)
     ca_cert: str = ""
 
     def _complaints(self) -> Iterator[Complaint]:
@@ -134,7 +173,7 @@ class OciAccess(Block):
     """How a registry is reached."""
 
     username: str = ""
-    password: str = ""
+    password: str = Field(default="", repr=False)
     ca_cert: str = ""
 
 
@@ -229,7 +268,7 @@ class Storage(Block):
 
     driver: Annotated[str, BeforeValidator(_known_driver)]
     disk: DiskStorage = DiskStorage()
-    git: Any = None
+    git: GitStorage | None = None
     blob: BlobStorage | None = None
     sqlite3: SqliteStorage | None = None
     postgres: PostgresStorage | None = None

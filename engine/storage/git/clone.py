@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from dulwich.object_store import DiskObjectStore
 from dulwich.objects import ObjectID
+from dulwich.refs import Ref
 
 from engine.storage import StoreError
 from engine.storage.git.exchange import client_for, said_clearly
@@ -184,9 +185,10 @@ class _Haves:
         return self._left.pop() if self._left else None
 
     def ack(self, commit: ObjectID) -> None:
-        """Take note of nothing: there is no more to tell."""
+        """Take note that the server has it too: there is no more to tell."""
 
-    nak = ack
+    def nak(self) -> None:
+        """Take note that it has not."""
 
 
 def fetch(exchange: Exchange, objects: DiskObjectStore, branch: str, have: ObjectID | None) -> ObjectID:
@@ -198,10 +200,10 @@ def fetch(exchange: Exchange, objects: DiskObjectStore, branch: str, have: Objec
         StoreError: they cannot be had.
 
     """
-    ref = b"refs/heads/" + branch.encode()
+    ref = Ref(b"refs/heads/" + branch.encode())
     found: list[ObjectID] = []
 
-    def wanted(refs: Mapping[bytes, ObjectID], depth: int | None = None) -> list[ObjectID]:
+    def wanted(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
         del depth
         if ref not in refs:
             raise StoreError(f"there is no branch `{branch}`")
@@ -214,7 +216,7 @@ def fetch(exchange: Exchange, objects: DiskObjectStore, branch: str, have: Objec
             result: FetchPackResult = client.fetch_pack(
                 exchange.remote.path,
                 wanted,
-                _Haves(have),  # type: ignore[arg-type]  # what is asked of it
+                _Haves(have),
                 _writer(exchange, file.write),
                 depth=1,
                 ref_prefix=[ref],

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import shlex
 import socket
 import ssl
 import threading
 import time
 from base64 import b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urljoin, urlsplit
 
 import paramiko
-from dulwich.client import AbstractHttpGitClient, GitClient, LocalGitClient, SSHGitClient, SSHVendor
+from dulwich.client import AbstractHttpGitClient, GitClient, LocalGitClient, TraditionalGitClient
 from dulwich.errors import GitProtocolError, NotGitRepository
+from dulwich.protocol import Protocol
 
 from engine.storage import StoreError
 
@@ -153,10 +155,7 @@ def client_for(exchange: Exchange) -> GitClient:
     if remote.protocol == "file":
         return LocalGitClient(thin_packs=False, quiet=True)
     if remote.protocol == "ssh":
-        vendor = _Ssh(exchange)
-        return SSHGitClient(
-            remote.host, remote.port, remote.user, vendor=vendor, thin_packs=False, quiet=True
-        )
+        return _Ssh(exchange)
     return _Http(exchange)
 
 
@@ -271,21 +270,39 @@ class _Answer:
 # --- SSH --------------------------------------------------------------------------------------------------
 
 
-class _Ssh(SSHVendor):
+class _Ssh(TraditionalGitClient):
     """Runs git's command on the server, if that is the server that we know."""
 
     def __init__(self, exchange: Exchange) -> None:
+        super().__init__(thin_packs=False, quiet=True)
         self._exchange = exchange
+        self._opened: list[Protocol] = []
 
-    def run_command(self, host: str, command: bytes, *_: object, **__: object) -> _Channel:
-        """Connect, and start *command*."""
+    def _connect(
+        self, cmd: bytes, path: str | bytes, protocol_version: int | None = None
+    ) -> tuple[Protocol, Callable[[], bool], IO[bytes] | None]:
+        del protocol_version
+        there = path.decode() if isinstance(path, bytes) else path
+        command = (
+            f"git-{cmd.decode()} {shlex.quote(there.removeprefix('/') if there.startswith('/~') else there)}"
+        )
+        channel = self._run(command)
+        connected = Protocol(channel.read, channel.write, channel.close)
+        self._opened.append(connected)
+        return connected, channel.can_read, channel.stderr
+
+    def close(self) -> None:
+        """Close what a failure has left open."""
+        for each in self._opened:
+            each.close()
+
+    def _run(self, command: str) -> _Channel:
         exchange, remote = self._exchange, self._exchange.remote
+        key = _private_key(remote)
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        files = _known_hosts(remote.known_hosts_file)
-        for file in files:
+        for file in _known_hosts(remote.known_hosts_file):
             client.load_system_host_keys(str(file))
-        key = _private_key(remote)
         try:
             client.connect(
                 remote.host,
@@ -299,23 +316,25 @@ class _Ssh(SSHVendor):
                 banner_timeout=exchange.remaining,
                 auth_timeout=exchange.remaining,
             )
-            channel = client.get_transport().open_session(timeout=exchange.remaining)  # type: ignore[union-attr]  # connected
-            channel.exec_command(command)  # type: ignore[arg-type]  # bytes are sent as they are
-        except paramiko.BadHostKeyException:
-            client.close()
-            raise StoreError(
-                f"the host key of `{host}` is another one than the known hosts say: refused"
-            ) from None
-        except paramiko.AuthenticationException:
-            client.close()
-            raise StoreError(f"the server does not accept the key for user `{remote.user}`") from None
+            transport = client.get_transport()
+            if transport is None:
+                raise EOFError("the server ended the connection")
+            channel = transport.open_session(timeout=exchange.remaining)
+            channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             client.close()
             raise StoreError(_refusal(error, remote)) from None
+        except BaseException:
+            client.close()
+            raise
         return _Channel(client, channel, exchange)
 
 
 def _refusal(error: Exception, remote: Remote) -> str:
+    if isinstance(error, paramiko.BadHostKeyException):
+        return f"the host key of `{remote.host}` is another one than the known hosts say: refused"
+    if isinstance(error, paramiko.AuthenticationException):
+        return f"the server does not accept the key for user `{remote.user}`"
     if "not found in known_hosts" in str(error):
         where = f"`{remote.known_hosts_file}`" if remote.known_hosts_file else "known_hosts"
         return (
@@ -352,11 +371,12 @@ class _Channel:
         self._client = client
         self._channel = channel
         self._exchange = exchange
-        self.stderr = channel.makefile_stderr("rb")
+        self.stderr: Any = channel.makefile_stderr("rb")
 
     def can_read(self) -> bool:
         """Tell whether bytes have come."""
-        return self._channel.recv_ready()
+        ready: bool = self._channel.recv_ready()
+        return ready
 
     def read(self, size: int) -> bytes:
         """Return *size* bytes, fewer at the end."""
