@@ -367,8 +367,7 @@ def coordinates(policy: Any) -> Coordinates:
         NotAPolicyError: it is of no kind, or has no name.
 
     """
-    kind = policy.WhichOneof("policy_type")
-    body = None if kind is None else getattr(policy, kind)
+    kind, body = _kind_and_body(policy)
     match kind:
         case "resource_policy":
             found = Coordinates("RESOURCE", body.resource, body.version, names.scope_value(body.scope))
@@ -386,10 +385,14 @@ def coordinates(policy: Any) -> Coordinates:
     return found
 
 
+def _kind_and_body(policy: Any) -> tuple[str, Any]:
+    kind = policy.WhichOneof("policy_type") or ""
+    return kind, getattr(policy, kind) if kind else None
+
+
 def dependencies(policy: Any) -> tuple[str, ...]:
     """Return the keys of the policies that this one imports, in order, each once."""
-    kind = policy.WhichOneof("policy_type")
-    body = None if kind is None else getattr(policy, kind)
+    kind, body = _kind_and_body(policy)
     found: dict[str, None] = {}
     if kind == "resource_policy":
         found.update(dict.fromkeys(map(names.derived_roles_key, body.import_derived_roles)))

@@ -180,7 +180,7 @@ class OciAccess(Block):
 class BundleStorage(StorageBlock):
     """Policies in a signed bundle."""
 
-    url: NonEmpty
+    url: Annotated[NonEmpty, Field(repr=False)]
     name: NonEmpty
     public_keys: Annotated[tuple[PublicKey, ...], AfterValidator(not_empty)]
     update_poll_interval: Duration = datetime.timedelta(minutes=1)
@@ -223,7 +223,7 @@ class ConnectionRetries(Block):
 class SqliteStorage(StorageBlock):
     """Policies in an SQLite database."""
 
-    dsn: NonEmpty
+    dsn: Annotated[NonEmpty, Field(repr=False)]
     update_poll_interval: Duration = datetime.timedelta(seconds=10)
 
 
@@ -240,7 +240,7 @@ class ServerStorage(StorageBlock):
 class PostgresStorage(ServerStorage):
     """Policies in PostgreSQL."""
 
-    url: NonEmpty
+    url: Annotated[NonEmpty, Field(repr=False)]
 
 
 class MysqlTls(Block):
@@ -258,7 +258,7 @@ class MysqlTls(Block):
 class MysqlStorage(ServerStorage):
     """Policies in MySQL or MariaDB."""
 
-    dsn: NonEmpty
+    dsn: Annotated[NonEmpty, Field(repr=False)]
     tls: Mapping[str, MysqlTls] = Field(default_factory=dict)
     server_pub_key: Mapping[str, NonEmpty] = Field(default_factory=dict)
 

@@ -37,7 +37,7 @@ class Source(Protocol):
 class Settings:
     """How a source is reached. Times in seconds, for one exchange and for the bundle itself."""
 
-    url: str
+    url: str = field(repr=False)  # its query may be a secret
     request_timeout: float
     download_timeout: float
     max_bytes: int

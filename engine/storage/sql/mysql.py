@@ -144,6 +144,7 @@ class MysqlStore(DatabaseStore):
             "mysql+pymysql://", creator=self._connect, hide_parameters=True, **pool.options()
         )
         pool.limit_idleness(self._engine)
+        self._close_what_comes_back(self._engine)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> MysqlStore:

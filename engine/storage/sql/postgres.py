@@ -184,6 +184,7 @@ class PostgresStore(DatabaseStore):
             "postgresql+psycopg://", creator=self._connect, hide_parameters=True, **pool.options()
         )
         pool.limit_idleness(self._engine)
+        self._close_what_comes_back(self._engine)
         self._listener: _Listener | None = None
 
     @classmethod

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from engine.storage import StoreError
 from engine.storage.sql.settings import POLL_INTERVAL, Retries, check_known
 from engine.storage.sql.store import DatabaseStore
+from engine.storage.sql.tables import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -155,7 +156,15 @@ class SqliteStore(DatabaseStore):
         return connection
 
     def prepare(self) -> None:
-        """Make the tables, or bring those of an older Cerbos up to date."""
+        """Make the tables, or bring those of an older Cerbos up to date.
+
+        Raises:
+            StoreError: another program is not done with them, or they are of a later version.
+
+        """
+        with self.reading() as connection:
+            if _is_up_to_date(connection):
+                return  # may well be a file that is only to be read
         with self.writing() as connection:
             version = _version(connection)
             if version > MIGRATION:
@@ -183,6 +192,11 @@ class SqliteStore(DatabaseStore):
     def digest(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return SHA-256 of a column, by a function of ours."""
         return func.sha256(column)
+
+    def disconnect(self) -> None:
+        """Close the connection; whoever uses it just now ends first."""
+        with self._alone:
+            super().disconnect()
 
     def upsert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> Insert:
         """Return the statement that inserts rows, or replaces them."""
@@ -221,6 +235,11 @@ def _version(connection: Connection) -> int:
             "a migration of the tables has been broken off by another program: it has to be mended"
         )
     return 0 if row is None else int(row.version)
+
+
+def _is_up_to_date(connection: Connection) -> bool:
+    there = all(_columns(connection, table.name) >= set(table.columns.keys()) for table in TABLES)
+    return there and _version(connection) == MIGRATION
 
 
 def _run(connection: Connection, file: str) -> None:

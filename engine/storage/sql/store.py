@@ -19,13 +19,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import orjson
-import re2
+import re2  # type: ignore[import-untyped]  # ships no types
 from sqlalchemy import (
     Connection,
     Engine,
     Text,
     cast,
     delete,
+    event,
     false,
     func,
     insert,
@@ -141,8 +142,18 @@ class DatabaseStore(ABC):
         self._schemas_before: tuple[tuple[tuple[str, str], ...], dict[str, bytes]] = ((), {})
         self._told: State | None = None
         self._unreachable = False
+        self._read_failed = False
         self._lookout: Lookout | None = None
         self._closed = False
+
+    def _close_what_comes_back(self, engine: Engine) -> None:
+        """Let a connection that was in use while the store was closed be closed when it is given back."""
+
+        def given_back(_connection: Any, record: Any) -> None:
+            if self._closed:
+                record.invalidate()
+
+        event.listen(engine, "checkin", given_back)
 
     # -- what is a database's own --------------------------------------------------------------------------
 
@@ -207,8 +218,12 @@ class DatabaseStore(ABC):
             StoreError: it cannot be reached, or has not the tables.
 
         """
-        with self._one_reading, self._transaction(self.reading) as connection:
-            return self._read(connection)
+        with self._one_reading:
+            self._read_failed = True  # until it has not
+            with self._transaction(self.reading) as connection:
+                snapshot = self._read(connection)
+            self._read_failed = False
+            return snapshot
 
     def _open(self) -> None:
         """Prepare the database on first use, with retries as a process at its start has them."""
@@ -307,6 +322,10 @@ class DatabaseStore(ABC):
         self._closed = True
         if self._lookout is not None:
             self._lookout.stop()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connections that nobody uses just now."""
         self.engine.dispose()
 
     def _look(self, changed: Callable[[], object]) -> None:
@@ -321,7 +340,7 @@ class DatabaseStore(ABC):
                 self._unreachable = True
                 changed()
             return
-        if state != self._told or self._unreachable:
+        if state != self._told or self._unreachable or self._read_failed:
             self._told, self._unreachable = state, False
             changed()
 

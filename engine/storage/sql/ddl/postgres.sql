@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS attr_schema_defs (
 
 CREATE OR REPLACE FUNCTION process_policy_audit() RETURNS TRIGGER AS $policy_audit$
     DECLARE
-        row_now policy%ROWTYPE;
+        row_now RECORD;
     BEGIN
         IF TG_OP = 'DELETE' THEN
             row_now := OLD;
@@ -63,7 +63,7 @@ CREATE OR REPLACE FUNCTION process_policy_audit() RETURNS TRIGGER AS $policy_aud
                 row_now.description, row_now.disabled, row_now.definition);
         RETURN NULL;
     END;
-$policy_audit$ LANGUAGE plpgsql;
+$policy_audit$ LANGUAGE plpgsql SET search_path FROM CURRENT;
 
 DROP TRIGGER IF EXISTS policy_audit ON policy;
 
