@@ -165,10 +165,10 @@ def _source_settings(settings: Mapping[str, Any], max_bytes: int) -> Settings:
     """
     scheme = settings["url"].partition(":")[0]
     kind = {"http": "https"}.get(scheme, scheme)
-    for block in ("https", "oci"):
-        if settings.get(block) and block != kind:
-            raise StoreError(f"the block `{block}` has no effect with a `url` that begins with `{scheme}:`")
-    block = settings.get(kind) or {}
+    for other in ("https", "oci"):
+        if settings.get(other) and other != kind:
+            raise StoreError(f"the block `{other}` has no effect with a `url` that begins with `{scheme}:`")
+    block: Mapping[str, Any] = settings.get(kind) or {}
     access = Access(block.get("username") or "", block.get("password") or "", block.get("bearerToken") or "")
     if access.bearer_token and (access.username or access.password):
         raise StoreError("give a `bearerToken`, or `username` and `password`, not both")
