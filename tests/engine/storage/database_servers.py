@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,11 +25,11 @@ import pytest
 from psycopg import sql
 
 from tests.e2e.certificates import issue
+from tests.engine.storage.git_servers import free_port, needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-REQUIRED = os.environ.get("CI", "").lower() == "true"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 PASSWORD = "s3cr3t/p@ss:w"
@@ -46,20 +45,6 @@ _STARTER = ThreadPoolExecutor(1, "database-servers")
 def ddl(name: str) -> str:
     """Return the SQL that we ship."""
     return importlib.resources.files("engine.storage.sql.ddl").joinpath(f"{name}.sql").read_text()
-
-
-def missing(what: str) -> None:
-    """Skip the test (in CI: fail)."""
-    if REQUIRED:
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Server:
@@ -359,11 +344,15 @@ def postgres_programs() -> Path | None:
     return Path(on_path).parent if on_path else None
 
 
+def mysql_program() -> str | None:
+    """Return the path of MariaDB's server."""
+    return shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     programs = postgres_programs()
-    if programs is None:
-        missing("no PostgreSQL: install Debian's `postgresql`")
+    needed(programs and str(programs), "PostgreSQL (Debian's `postgresql`)")
     assert programs is not None
     with running(Postgres(programs)) as server:
         yield server
@@ -371,9 +360,8 @@ def postgres_server() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[Mysql]:
-    program = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
-    if program is None or shutil.which("mariadb-install-db") is None:
-        missing("no MariaDB: install Debian's `mariadb-server`")
+    program = mysql_program()
+    needed(program, "MariaDB (Debian's `mariadb-server`)")
     assert program is not None
     with running(Mysql(program)) as server:
         yield server
