@@ -28,6 +28,7 @@ from engine.storage.bundle.keys import key_id
 from engine.storage.packed import Entry, PackedError, packed, read_entries, unpacked
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -43,6 +44,7 @@ MAX_SEQUENCE: Final = 2**53 - 1
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
+_MAGIC = b"extauthz-bundle/"
 _ANY_FORMAT = re.compile(rb"extauthz-bundle/([1-9][0-9]{0,4})\n")
 _HEADER = re.compile(
     rb"extauthz-bundle/1\n"
@@ -145,10 +147,7 @@ def open_bundle(data: bytes, trusted: Mapping[str, Ed25519PublicKey], name: str 
     manifest = parse_manifest(text)
     if name and manifest.name != name:
         raise BundleError(f"the bundle is one of `{manifest.name}`, not of `{name}`")
-    try:
-        return Bundle(manifest, unpacked(manifest.entries, payload), signed_by)
-    except PackedError as error:
-        raise BundleError(f"the bundle is damaged: {error}") from None
+    return _opened(manifest, payload, signed_by)
 
 
 def verified(data: bytes, trusted: Mapping[str, Ed25519PublicKey]) -> tuple[bytes, bytes, tuple[str, ...]]:
@@ -184,6 +183,33 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes, bytes]:
     if length > len(data) - start:
         raise BundleError("the bundle ends in the middle of its manifest")
     return signatures, data[start : start + length], data[start + length :]
+
+
+def is_bundle(file: str | os.PathLike[str]) -> bool:
+    """Tell whether a file begins as a bundle does, of whatever format."""
+    try:
+        with open(file, "rb") as opened:  # noqa: PTH123 - a name that somebody wrote
+            return opened.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def open_unverified(data: bytes) -> Bundle:
+    """Return what is in a bundle as it says itself, for people to look at; nobody has vouched for it.
+
+    Raises:
+        BundleError: it is no whole bundle.
+
+    """
+    _, text, payload = _split(data)
+    return _opened(parse_manifest(text), payload, ())
+
+
+def _opened(manifest: Manifest, payload: bytes, signed_by: tuple[str, ...]) -> Bundle:
+    try:
+        return Bundle(manifest, unpacked(manifest.entries, payload), signed_by)
+    except PackedError as error:
+        raise BundleError(f"the bundle is damaged: {error}") from None
 
 
 def key_ids(data: bytes) -> tuple[str, ...]:

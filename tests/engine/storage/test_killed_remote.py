@@ -57,7 +57,7 @@ def test_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = 0
     try:
         with (
-            updates(Unhurried(WebPublisher(web, settings, tmp_path), 0.03)) as done,
+            updates(Unhurried(WebPublisher(web, cert, tmp_path), 0.03)) as done,
             Victims("bundle", settings) as victims,
         ):
             for _ in range(tries() // 4):

@@ -195,3 +195,18 @@ def test_builds_that_cannot_be(
     assert result.exit_code in {1, 2}
     assert message in result.output
     assert not (workshop.directory / "demo.bundle").exists()
+
+
+def test_bundles_can_be_compared(workshop: Workshop) -> None:
+    """``extauthz diff`` takes bundles, with directories or with each other."""
+    workshop.build(output="old.bundle")
+    workshop.change("EFFECT_ALLOW", "EFFECT_DENY")
+    workshop.build("--skip-tests", output="new.bundle")
+    old, new = (str(workshop.directory / f"{name}.bundle") for name in ("old", "new"))
+    assert CliRunner().invoke(main, ["diff", old, str(POLICIES)]).exit_code == 0
+    result = CliRunner().invoke(main, ["diff", old, new])
+    assert result.exit_code == 1, result.output
+    assert "expense" in result.output
+    Path(new).write_bytes(Path(new).read_bytes()[:-1])
+    result = CliRunner().invoke(main, ["diff", old, new])
+    assert "the bundle is damaged" in result.output

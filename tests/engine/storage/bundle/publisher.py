@@ -8,7 +8,7 @@ import http.server
 import ipaddress
 import ssl
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,12 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from engine.storage import open_store
 from engine.storage.bundle.format import write_bundle
 from engine.storage.bundle.keys import public_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from engine.storage import Store
 
 NAME = "expenses"
 CREATED = datetime.datetime(2026, 11, 28, 16, 0, tzinfo=datetime.UTC)
@@ -67,6 +70,24 @@ class Publisher:
         self._contents |= contents
         self.sequence += 1
         self._publish(bundle(self._contents, self.sequence))
+
+
+class FollowedPublisher(Publisher):
+    """A publisher whose bundles stores follow, each with a memory of its own."""
+
+    def __init__(self, publish: Callable[[bytes], object], settings: dict[str, Any], directory: Path) -> None:
+        super().__init__(publish)
+        trusted = {"name": NAME, "publicKeys": [{"data": PUBLIC_KEY}], "updatePollInterval": 0.1}
+        self.settings = {**trusted, **settings}
+        self._directory = directory
+        self._opened = 0
+        self.together({})
+
+    def open(self, **settings: Any) -> Store:
+        """Open a store that knows nothing of earlier ones."""
+        self._opened += 1
+        cache = str(self._directory / str(self._opened))
+        return open_store("bundle", {**self.settings, "cacheDir": cache, **settings})
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.storage import open_store
-from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, Publisher, WebServer
+from tests.engine.storage.bundle.publisher import FollowedPublisher, WebServer
 from tests.engine.storage.contract import FilesContract, RetryingContract, WatchedContract
 
 if TYPE_CHECKING:
@@ -19,22 +18,13 @@ if TYPE_CHECKING:
 PATH = "/expenses.bundle"
 
 
-class WebPublisher(Publisher):
+class WebPublisher(FollowedPublisher):
     """Publishes on a web server."""
 
-    def __init__(self, web: WebServer, settings: dict[str, Any], directory: Path) -> None:
-        super().__init__(lambda data: web.files.__setitem__(PATH, data))
+    def __init__(self, web: WebServer, ca: Path, directory: Path) -> None:
         self.web = web
-        self.settings = settings
-        self._directory = directory
-        self._opened = 0
-        self.together({})
-
-    def open(self, **settings: Any) -> Store:
-        """Open a store that knows nothing of earlier ones."""
-        self._opened += 1
-        cache = str(self._directory / str(self._opened))
-        return open_store("bundle", {**self.settings, "cacheDir": cache, **settings})
+        settings = {"url": f"{web.url}{PATH}", "https": {"caCert": str(ca)}}
+        super().__init__(lambda data: web.files.__setitem__(PATH, data), settings, directory)
 
     def go_away(self) -> None:
         """Stop the server."""
@@ -47,14 +37,7 @@ class WebPublisher(Publisher):
 
 @pytest.fixture
 def changer(web: WebServer, certificate_files: tuple[Path, Path], tmp_path: Path) -> WebPublisher:
-    settings = {
-        "url": f"{web.url}{PATH}",
-        "name": NAME,
-        "publicKeys": [{"data": PUBLIC_KEY}],
-        "updatePollInterval": 0.1,
-        "https": {"caCert": str(certificate_files[0])},
-    }
-    return WebPublisher(web, settings, tmp_path)
+    return WebPublisher(web, certificate_files[0], tmp_path)
 
 
 @pytest.fixture

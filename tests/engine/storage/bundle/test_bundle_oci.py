@@ -23,7 +23,7 @@ from engine.storage import Store, open_store
 from engine.storage.bundle.oci import ARTIFACT_TYPE, MANIFEST_TYPE, Reference, Registry
 from engine.storage.bundle.sources import Settings
 from engine.storage.web import Access
-from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, Publisher, bundle
+from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, FollowedPublisher, bundle
 from tests.engine.storage.contract import FilesContract, RetryingContract, WatchedContract, closed, policy
 from tests.engine.storage.processes import ServerProcess, required
 
@@ -61,28 +61,15 @@ def client(server: ServerProcess, repository: str = "team/policies:main", **sett
     return Registry(Settings(url, 5.0, 20.0, 2**26, **settings), push=True)
 
 
-class RegistryPublisher(Publisher):
+class RegistryPublisher(FollowedPublisher):
     """Publishes in a registry."""
 
     def __init__(self, server: ServerProcess, directory: Path, repository: str) -> None:
-        super().__init__(lambda data: client(server, f"{repository}:main").push(data, {}))
         self.server = server
         self.repository = repository
-        self.settings: dict[str, Any] = {
-            "url": f"oci://127.0.0.1:{server.port}/{repository}:main",
-            "name": NAME,
-            "publicKeys": [{"data": PUBLIC_KEY}],
-            "updatePollInterval": 0.1,
-        }
-        self._directory = directory
-        self._opened = 0
-        self.together({})
-
-    def open(self, **settings: Any) -> Store:
-        """Open a store that knows nothing of earlier ones."""
-        self._opened += 1
-        cache = str(self._directory / str(self._opened))
-        return open_store("bundle", {**self.settings, "cacheDir": cache, **settings})
+        url = f"oci://127.0.0.1:{server.port}/{repository}:main"
+        publish = client(server, f"{repository}:main").push
+        super().__init__(lambda data: publish(data, {}), {"url": url}, directory)
 
     def go_away(self) -> None:
         """Stop the registry."""
