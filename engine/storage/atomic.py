@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
 from engine.storage import StoreError
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".part"
 """What the names of files end in that are being written."""
+
+LOCK_PATIENCE = 10.0
+"""Seconds that another process may take for what it does with a directory."""
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -91,15 +96,29 @@ def locked(directory: Path) -> Iterator[None]:
     """Keep other processes that use *directory* (the workers beside this one) out meanwhile.
 
     Raises:
-        OSError: the lock cannot be had at all.
+        OSError: the lock cannot be had, or not within :data:`LOCK_PATIENCE`.
 
     """
     descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         yield
     finally:
         os.close(descriptor)  # and with it goes the lock
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for the lock; a process that holds it and hangs is not waited for without end."""
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise OSError(errno.EAGAIN, "another process keeps it locked") from None
+            time.sleep(0.01)
+        else:
+            return
 
 
 def cache_directory(name: str) -> str:

@@ -85,7 +85,9 @@ class BlobStore:
         address, path = parse_address(settings["bucket"])
         if path:
             raise StoreError(f"the `bucket` must be `{address.shown}`: what is behind it is the `prefix`")
-        prefix = settings.get("prefix") or ""
+        prefix = (settings.get("prefix") or "").strip("/")
+        if prefix and (reason := why_unsafe(prefix)):
+            raise StoreError(f"the `prefix` of the blob driver {reason}")
         bucket = Bucket(
             address,
             prefix,
@@ -147,7 +149,10 @@ class BlobStore:
         if not self._starts_from_kept or not isinstance(error, UnreachableError):
             return None
         objects = self._kept_state.read()
-        return None if objects is None else self._made(objects, ())
+        if objects is None:
+            return None
+        self._objects = objects
+        return self._made(objects, ())
 
     def _list(self) -> _Listing:
         counted: dict[str, Listed] = {}

@@ -85,6 +85,8 @@ S3_OPTIONS: Final[Mapping[str, str]] = {
 GCS_OPTIONS: Final[Mapping[str, str]] = {"anonymous": "anonymous"}
 _OPTIONS = {"s3": S3_OPTIONS, "gs": GCS_OPTIONS}
 _SWITCHES = frozenset(("path_style", "disable_https", "anonymous"))
+_INSTANCE = "169.254."
+"""Where credentials of instances and containers come from, when there are none in the environment."""
 _BUCKET = re.compile(r"[a-z0-9A-Z][a-zA-Z0-9._-]{1,221}")
 
 
@@ -213,6 +215,10 @@ class Bucket:
         text = str(error)
         status = re.search(r"non-2xx status code: (\d{3})", text)
         code = re.search(r"<Code>([A-Za-z.]{1,80})</Code>", text)
+        if status is None and _INSTANCE in text:
+            return UnreachableError(
+                f"`{self.shown}` cannot be asked: no credentials in the environment, and no instance role"
+            )
         if status is None:
             cause = re.search(r'message: "([^"]{1,200})"', text)
             reason = cause[1] if cause else "no answer in time"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from engine.storage import StoreError
 from engine.storage.bucket import Bucket, parse_address
 from engine.storage.bundle.sources import Fetched
+from engine.storage.packed import why_unsafe
 
 if TYPE_CHECKING:
     from engine.storage.bundle.sources import Settings
@@ -19,6 +20,8 @@ class BucketSource:
         address, self._path = parse_address(settings.url, what="url")
         if not self._path:
             raise StoreError(f"the `url` must name an object in `{address.shown}`")
+        if reason := why_unsafe(self._path):
+            raise StoreError(f"the name of the object in `{address.shown}` {reason}")
         self._max_bytes = settings.max_bytes
         self._bucket = Bucket(
             address, request_timeout=settings.request_timeout, download_timeout=settings.download_timeout

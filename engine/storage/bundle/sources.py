@@ -80,7 +80,10 @@ def _oci(settings: Settings) -> Source:
 
 
 def _bucket(settings: Settings) -> Source:
-    from engine.storage.bundle.in_bucket import BucketSource  # noqa: PLC0415 - it needs an extra
+    try:
+        from engine.storage.bundle.in_bucket import BucketSource  # noqa: PLC0415 - it needs an extra
+    except ImportError as error:
+        raise StoreError(f"bundles in buckets need `{error.name}`; install `extauthz[blob]`") from error
 
     return BucketSource(settings)
 

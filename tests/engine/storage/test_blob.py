@@ -238,7 +238,7 @@ def test_a_bucket_that_never_rests(changer: S3Changer, monkeypatch: pytest.Monke
             store.read()
 
 
-def test_a_start_without_the_bucket(changer: S3Changer) -> None:
+def test_a_start_without_the_bucket(changer: S3Changer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last whole state in `workDir` is used when the bucket does not answer at the start; it is said."""
     changer.put("doc.yaml", policy())
     settings = {"workDir": str(changer.directory / "shared")}
@@ -250,8 +250,10 @@ def test_a_start_without_the_bucket(changer: S3Changer) -> None:
         assert engine.notice.startswith("`s3://policies` cannot be reached: ")
         assert engine.notice.endswith("; what was kept on disk is used")
         changer.come_back()
+        downloads = Downloads(store, monkeypatch)
         assert engine.reload().ok
         assert engine.notice == ""
+        assert downloads.paths == [], "what was kept is not asked for again"
     changer.go_away()
     with closed(changer.open(**settings, startFromWorkDir=False)) as store, pytest.raises(StoreError):
         store.read()
@@ -328,6 +330,10 @@ def test_a_server_that_hangs_is_given_up(changer: S3Changer) -> None:
         ({"bucket": "azblob://policies"}, "the `bucket` must be like `s3://name"),
         ({"bucket": "s3://policies/team"}, "what is behind it is the `prefix`"),
         ({"bucket": "s3://policies?regoin=x"}, "unknown option `regoin` in the `bucket`"),
+        (
+            {"bucket": "gs://policies", "prefix": "a/../b"},
+            "the `prefix` of the blob driver is absolute, or has",
+        ),
         ({"bucket": "gs://policies?region=x"}, "unknown option `region` in the `bucket`"),
         (
             {"bucket": "s3://policies?use_path_style=maybe"},
