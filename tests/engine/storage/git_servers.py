@@ -21,7 +21,7 @@ import pytest
 from tests.e2e.certificates import issue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 GIT_ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -184,6 +184,20 @@ class HttpServer:
             self._server.server_close()
             self._thread.join()
             self._server = None
+
+
+@contextlib.contextmanager
+def served_over_https(
+    repository: Repository, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HttpServer]:
+    """Serve a repository; this process, and those that it starts, trust the server's certificate."""
+    server = HttpServer(repository.path.parent, certificates)
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificates / "ca.crt"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def _handler(served: HttpServer) -> type[BaseHTTPRequestHandler]:

@@ -17,7 +17,7 @@ from engine.verify import suite_files
 from tests.engine.storage.contract import POLICY, FilesContract, allows, policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -46,7 +46,7 @@ def tarred(contents: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-PACKED = {
+PACKED: Mapping[str, Callable[[Mapping[str, bytes]], bytes]] = {
     "policies.zip": zipped,
     "policies.tar": tarred,
     "policies.tgz": lambda contents: gzip.compress(tarred(contents)),
