@@ -346,10 +346,12 @@ class Coordinates:
 
     @property
     def key(self) -> str:
-        """The policy key: ``resource.doc.vdefault/acme``."""
+        """The policy key: ``resource.doc.vdefault/acme``; for a kind that nobody knows, something like it."""
         if self.kind in _VERSIONED:
             return _VERSIONED[self.kind](self.name, self.version, self.scope)
-        return _SETS[self.kind](self.name)
+        if self.kind in _SETS:
+            return _SETS[self.kind](self.name)
+        return f"{self.kind.lower()}.{self.name}"
 
 
 _VERSIONED: Final = {"RESOURCE": names.resource_key, "PRINCIPAL": names.principal_key, "ROLE": names.role_key}

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pymysql
-from sqlalchemy import Connection, Engine, create_engine, func
+from sqlalchemy import func
 from sqlalchemy.dialects.mysql import insert
 
 from engine.storage import StoreError
 from engine.storage.sql.mysql_dsn import Dsn
-from engine.storage.sql.settings import POLL_INTERVAL, QUERY_TIMEOUT, Pool, Retries, check_known, seconds
-from engine.storage.sql.store import DatabaseStore
+from engine.storage.sql.server import ServerStore
+from engine.storage.sql.settings import SERVER_SETTINGS, Server, check_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement, Connection, Table
     from sqlalchemy.sql.dml import Insert
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -116,35 +116,24 @@ class _NoClearPassword:
         )
 
 
-class MysqlStore(DatabaseStore):
+class MysqlStore(ServerStore):
     """A store that is a database of MySQL or MariaDB."""
 
     driver = "mysql"
+    dialect = "mysql+pymysql"
 
     def __init__(
         self,
         dsn: Dsn,
+        server: Server | None = None,
         *,
         tls: Tls | None = None,
         public_key: bytes | None = None,
-        pool: Pool | None = None,
-        retries: Retries | None = None,
-        check_tables: bool = True,
-        poll_interval: float = POLL_INTERVAL,
-        query_timeout: float = QUERY_TIMEOUT,
     ) -> None:
-        """*public_key* of the server (PEM) encrypts the password where TLS does not; times in seconds."""
-        super().__init__(
-            f"mysql `{dsn.where}/{dsn.database}`", poll_interval=poll_interval, retries=retries or Retries()
-        )
-        self._check_tables = check_tables
-        self._arguments = _arguments(dsn, Tls() if tls is None else tls, public_key, query_timeout)
-        pool = Pool() if pool is None else pool
-        self._engine = create_engine(
-            "mysql+pymysql://", creator=self._connect, hide_parameters=True, **pool.options()
-        )
-        pool.limit_idleness(self._engine)
-        self._close_what_comes_back(self._engine)
+        """*public_key* of the server (PEM) encrypts the password where TLS does not."""
+        server = Server() if server is None else server
+        self._arguments = _arguments(dsn, Tls() if tls is None else tls, public_key, server.query_timeout)
+        super().__init__(f"mysql `{dsn.where}/{dsn.database}`", server)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> MysqlStore:
@@ -154,34 +143,20 @@ class MysqlStore(DatabaseStore):
             StoreError: a setting is missing, unknown or does not fit.
 
         """
-        known = ("dsn", "tls", "serverPubKey", "connPool", "connRetry", "skipSchemaCheck")
-        check_known("the mysql driver", settings, (*known, "updatePollInterval", "queryTimeout"))
+        check_known("the mysql driver", settings, ("dsn", "tls", "serverPubKey", *SERVER_SETTINGS))
         if not settings.get("dsn"):
             raise StoreError("the mysql driver needs a `dsn`")
         dsn = Dsn.parse(settings["dsn"])
         return cls(
             dsn,
+            Server.from_settings(settings),
             tls=Tls.named(dsn.tls, settings.get("tls") or {}),
             public_key=_public_key(dsn.server_public_key, settings.get("serverPubKey") or {}),
-            pool=Pool.from_settings(settings.get("connPool")),
-            retries=Retries.from_settings(settings.get("connRetry")),
-            check_tables=not settings.get("skipSchemaCheck"),
-            poll_interval=seconds(settings, "updatePollInterval", POLL_INTERVAL),
-            query_timeout=seconds(settings, "queryTimeout", QUERY_TIMEOUT),
         )
 
-    @property
-    def engine(self) -> Engine:
-        """The engine of SQLAlchemy."""
-        return self._engine
-
-    def _connect(self) -> pymysql.Connection[Any]:
+    def connect(self) -> pymysql.Connection[Any]:
+        """Make a connection."""
         return pymysql.connect(**self._arguments)
-
-    def prepare(self) -> None:
-        """Make sure that the tables are there, unless that is not wanted."""
-        if self._check_tables:
-            self.check_tables()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -190,12 +165,6 @@ class MysqlStore(DatabaseStore):
             connection = opened.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Open a transaction."""
-        with self._engine.connect() as connection, connection.begin():
-            yield connection
 
     def digest(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return SHA-256 of a column, in hexadecimal digits."""

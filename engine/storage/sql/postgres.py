@@ -18,18 +18,18 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
 from psycopg import pq
-from sqlalchemy import Connection, Engine, create_engine, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from engine.storage import StoreError
-from engine.storage.sql.settings import POLL_INTERVAL, QUERY_TIMEOUT, Pool, Retries, check_known, seconds
-from engine.storage.sql.store import DatabaseStore
+from engine.storage.sql.server import ServerStore
+from engine.storage.sql.settings import SERVER_SETTINGS, Server, check_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from psycopg.abc import PQGen
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement, Connection, Table
     from sqlalchemy.sql.dml import Insert
 
 logger = logging.getLogger(__name__)
@@ -159,33 +159,19 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"no answer within {self.longest_wait:g} s") from None
 
 
-class PostgresStore(DatabaseStore):
+class PostgresStore(ServerStore):
     """A store that is a PostgreSQL database."""
 
     driver = "postgres"
+    dialect = "postgresql+psycopg"
 
-    def __init__(
-        self,
-        parameters: Mapping[str, str],
-        *,
-        pool: Pool | None = None,
-        retries: Retries | None = None,
-        check_tables: bool = True,
-        poll_interval: float = POLL_INTERVAL,
-        query_timeout: float = QUERY_TIMEOUT,
-    ) -> None:
-        """*parameters* are libpq's (:func:`connection_parameters`); times in seconds."""
-        super().__init__(_named(parameters), poll_interval=poll_interval, retries=retries or Retries())
+    def __init__(self, parameters: Mapping[str, str], server: Server | None = None) -> None:
+        """*parameters* are libpq's (:func:`connection_parameters`)."""
+        server = Server() if server is None else server
         self._parameters = dict(parameters)
-        self._check_tables = check_tables
-        self._query_timeout = query_timeout
-        pool = Pool() if pool is None else pool
-        self._engine = create_engine(
-            "postgresql+psycopg://", creator=self._connect, hide_parameters=True, **pool.options()
-        )
-        pool.limit_idleness(self._engine)
-        self._close_what_comes_back(self._engine)
+        self._query_timeout = server.query_timeout
         self._listener: _Listener | None = None
+        super().__init__(_named(parameters), server)
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> PostgresStore:
@@ -195,39 +181,26 @@ class PostgresStore(DatabaseStore):
             StoreError: a setting is missing, unknown or does not fit.
 
         """
-        known = ("url", "connPool", "connRetry", "skipSchemaCheck", "updatePollInterval", "queryTimeout")
-        check_known("the postgres driver", settings, known)
+        check_known("the postgres driver", settings, ("url", *SERVER_SETTINGS))
         if not settings.get("url"):
             raise StoreError("the postgres driver needs a `url`")
-        return cls(
-            connection_parameters(settings["url"]),
-            pool=Pool.from_settings(settings.get("connPool")),
-            retries=Retries.from_settings(settings.get("connRetry")),
-            check_tables=not settings.get("skipSchemaCheck"),
-            poll_interval=seconds(settings, "updatePollInterval", POLL_INTERVAL),
-            query_timeout=seconds(settings, "queryTimeout", QUERY_TIMEOUT),
-        )
+        return cls(connection_parameters(settings["url"]), Server.from_settings(settings))
 
-    @property
-    def engine(self) -> Engine:
-        """The engine of SQLAlchemy."""
-        return self._engine
-
-    def _connect(self) -> BoundedConnection:
+    def connect(self) -> BoundedConnection:
+        """Make a connection."""
         connection = BoundedConnection.connect(
             **self._parameters,  # type: ignore[arg-type]  # all are libpq's parameters, which are text
             prepare_threshold=None,  # poolers such as PgBouncer cannot keep prepared statements
         )
-        connection.longest_wait = self._query_timeout + GRACE if self._query_timeout else None
-        milliseconds = round(self._query_timeout * 1000)
-        connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(milliseconds),))
-        connection.commit()
+        try:
+            connection.longest_wait = self._query_timeout + GRACE if self._query_timeout else None
+            milliseconds = round(self._query_timeout * 1000)
+            connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(milliseconds),))
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
         return connection
-
-    def prepare(self) -> None:
-        """Make sure that the tables are there, unless that is not wanted."""
-        if self._check_tables:
-            self.check_tables()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -240,7 +213,7 @@ class PostgresStore(DatabaseStore):
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """Open a transaction, and tell of it when it is committed."""
-        with self._engine.connect() as connection, connection.begin():
+        with super().writing() as connection:
             yield connection
             connection.execute(select(func.pg_notify(CHANNEL, "")))
 

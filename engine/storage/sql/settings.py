@@ -110,6 +110,37 @@ class Pool:
         event.listen(engine, "checkout", taken)
 
 
+SERVER_SETTINGS: Final = ("connPool", "connRetry", "skipSchemaCheck", "updatePollInterval", "queryTimeout")
+"""What the drivers of servers have in common: Cerbos's keys, and the last two ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How a database server is used. Times in seconds; 0 is no limit, or never."""
+
+    pool: Pool = Pool()
+    retries: Retries = Retries()
+    check_tables: bool = True
+    poll_interval: float = POLL_INTERVAL
+    query_timeout: float = QUERY_TIMEOUT
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Server:
+        """Read :data:`SERVER_SETTINGS`.
+
+        Raises:
+            StoreError: a setting does not fit.
+
+        """
+        return cls(
+            Pool.from_settings(settings.get("connPool")),
+            Retries.from_settings(settings.get("connRetry")),
+            not settings.get("skipSchemaCheck"),
+            seconds(settings, "updatePollInterval", POLL_INTERVAL),
+            seconds(settings, "queryTimeout", QUERY_TIMEOUT),
+        )
+
+
 def check_known(block: str, settings: Mapping[str, Any], known: tuple[str, ...]) -> None:
     """Refuse settings that are not known.
 

@@ -26,7 +26,6 @@ from sqlalchemy import (
     Text,
     cast,
     delete,
-    event,
     false,
     func,
     insert,
@@ -52,6 +51,7 @@ from engine.storage.sql.lookout import Lookout
 from engine.storage.sql.tables import (
     ANCESTOR,
     DEPENDENCY,
+    LISTED,
     POLICY,
     REVISION,
     SCHEMA,
@@ -118,9 +118,9 @@ class State(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """A definition that was read, as the engine reads it, or what is wrong with it."""
+    """A row that was read, its definition as the engine reads it, or what is wrong with it."""
 
-    digest: object
+    row: Listed
     content: bytes
     fault: Fault | None
 
@@ -145,15 +145,6 @@ class DatabaseStore(ABC):
         self._read_failed = False
         self._lookout: Lookout | None = None
         self._closed = False
-
-    def _close_what_comes_back(self, engine: Engine) -> None:
-        """Let a connection that was in use while the store was closed be closed when it is given back."""
-
-        def given_back(_connection: Any, record: Any) -> None:
-            if self._closed:
-                record.invalidate()
-
-        event.listen(engine, "checkin", given_back)
 
     # -- what is a database's own --------------------------------------------------------------------------
 
@@ -260,16 +251,13 @@ class DatabaseStore(ABC):
         return Snapshot(files, schemas, faults, state.name)
 
     def _enabled(self, connection: Connection) -> list[Listed]:
-        columns = (POLICY.c.id, POLICY.c.kind, POLICY.c.name, POLICY.c.version, POLICY.c.scope)
-        query = select(*columns, self.digest(POLICY.c.definition)).where(POLICY.c.disabled == false())
+        query = select(*LISTED, self.digest(POLICY.c.definition)).where(POLICY.c.disabled == false())
         return sorted((Listed(*row) for row in connection.execute(query)), key=lambda row: row.key)
 
     def _definitions(self, connection: Connection, listed: Sequence[Listed]) -> dict[int, _Read]:
         """Return all definitions, with those that have changed fetched."""
         before = self._read_before
-        changed = {
-            row.id: row for row in listed if row.id not in before or before[row.id].digest != row.digest
-        }
+        changed = {row.id: row for row in listed if row.id not in before or before[row.id].row != row}
         read = {row.id: before[row.id] for row in listed if row.id not in changed}
         for id_, definition in self._fetch(connection, tuple(changed), len(listed)):
             read[id_] = _read_definition(changed[id_], definition, before.get(id_))
@@ -378,7 +366,7 @@ class DatabaseStore(ABC):
         """
         chosen = PolicyFilter() if chosen is None else chosen
         name, scope, version = map(_expression, (chosen.name, chosen.scope, chosen.version))
-        query = select(POLICY.c.id, POLICY.c.kind, POLICY.c.name, POLICY.c.version, POLICY.c.scope)
+        query = select(*LISTED)
         if not chosen.include_disabled:
             query = query.where(POLICY.c.disabled == false())
         with self._transaction(self.reading) as connection:
@@ -462,6 +450,7 @@ class DatabaseStore(ABC):
                 self._put(connection, batch)
 
     def _put(self, connection: Connection, policies: Sequence[NewPolicy]) -> None:
+        self._check_ids(connection, {policy.id: policy.key for policy in policies})
         connection.execute(self.upsert(POLICY, [policy.row for policy in policies]))
         ids = [policy.id for policy in policies]
         links = (
@@ -472,6 +461,13 @@ class DatabaseStore(ABC):
             connection.execute(delete(table).where(table.c.policy_id.in_(ids)))
             for batch in _batches(rows):
                 connection.execute(insert(table), [{"policy_id": a, column: b} for a, b in batch])
+
+    def _check_ids(self, connection: Connection, keys: Mapping[int, str]) -> None:
+        """Let no policy take the place of another one: whoever chooses names can make ids that are equal."""
+        for row in connection.execute(select(*LISTED).where(POLICY.c.id.in_(keys))):
+            there = Listed(*row)
+            if there.key != keys[there.id]:
+                raise RefusedError(f"`{keys[there.id]}` has the id of `{there.key}`, which is there already")
 
     def delete_policies(self, ids: Iterable[str]) -> int:
         """Take policies away; return how many there were.
@@ -612,13 +608,13 @@ def _read_definition(row: Listed, definition: bytes | None, before: _Read | None
             policy_messages.to_json(policy), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
         )
     except NotAPolicyError as error:
-        return _Read(row.digest, b"", Fault(row.key, 0, 0, f"the row's definition cannot be read: {error}"))
+        return _Read(row, b"", Fault(row.key, 0, 0, f"the row's definition cannot be read: {error}"))
     if module_id(key) != row.id or key != row.key:
         message = f"the row's definition is that of `{key}`"
-        return _Read(row.digest, b"", Fault(row.key, 0, 0, message))
+        return _Read(row, b"", Fault(row.key, 0, 0, message))
     if before is not None and before.content == content:
         content = before.content  # the same object tells the engine that nothing changed
-    return _Read(row.digest, content, None)
+    return _Read(row, content, None)
 
 
 def _needs(
@@ -645,8 +641,7 @@ def _needs(
 def _needing(
     connection: Connection, table: Table, needed: ColumnElement[int], ids: Sequence[int]
 ) -> list[tuple[int, Listed]]:
-    columns = (POLICY.c.id, POLICY.c.kind, POLICY.c.name, POLICY.c.version, POLICY.c.scope)
-    query = select(needed, *columns).join_from(table, POLICY, POLICY.c.id == table.c.policy_id)
+    query = select(needed, *LISTED).join_from(table, POLICY, POLICY.c.id == table.c.policy_id)
     enabled = query.where(POLICY.c.disabled == false())
     return [
         (first, Listed(*rest))

@@ -21,7 +21,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    UnaryExpression,
 )
 from sqlalchemy.types import NullType, UserDefinedType
 
@@ -92,12 +91,8 @@ SCHEMA: Final = Table(
 )
 TABLES: Final = (POLICY, DEPENDENCY, ANCESTOR, REVISION, SCHEMA)
 
-BY_COORDINATES: Final[tuple[Column[Any] | UnaryExpression[Any], ...]] = (
-    POLICY.c.kind,
-    POLICY.c.name,
-    POLICY.c.version,
-    POLICY.c.scope,
-)
+LISTED: Final = (POLICY.c.id, POLICY.c.kind, POLICY.c.name, POLICY.c.version, POLICY.c.scope)
+"""The columns of :class:`Listed`."""
 
 
 def module_id(key: str) -> int:

@@ -210,6 +210,17 @@ class DatabaseContract:
         assert store.list_policies() == []
         assert store.list_schemas() == []
 
+    def test_no_policy_takes_the_place_of_another(self, store: Any) -> None:
+        """Ids are hashes: one that is taken by another policy is refused; the same key replaces."""
+        store.put_policies([rule_policy("a-b")])
+        store.put_policies([rule_policy("a:b")])
+        assert store.list_policies() == ["resource.a_b.vdefault"]
+        with store.engine.begin() as connection:
+            connection.execute(update(POLICY).values(name="other"))
+        with pytest.raises(RefusedError, match=r"`resource\.a_b\.vdefault` has the id of `resource\.other\."):
+            store.put_policies([rule_policy("new"), rule_policy("a-b")])
+        assert store.list_policies() == ["resource.other.vdefault"]
+
     def test_revisions_are_purged(self, store: Any) -> None:
         """The newest of each policy can be kept, and nothing that is in force depends on them."""
         for _ in range(3):
@@ -258,15 +269,24 @@ class DatabaseContract:
 
     def test_rows_that_do_not_fit_are_told(self, store: Any, changer: Database) -> None:
         """A definition that is no policy, or another policy than its row, is a fault."""
-        store.put_policies([rule_policy("a"), rule_policy("b"), rule_policy("c")])
-        wrong = {"resource.a.vdefault": b"\xff", "resource.b.vdefault": rule_policy("c")}
+        store.put_policies([rule_policy("a"), rule_policy("b"), rule_policy("c"), rule_policy("d")])
+        store.put_policies([rule_policy("e")])
+        reader = changer.writer
+        assert reader.read().faults == ()
+        wrong: dict[str, dict[str, Any]] = {
+            "resource.a.vdefault": {"definition": b"\xff"},
+            "resource.b.vdefault": {"definition": rule_policy("c")},
+            "resource.c.vdefault": {"name": "other"},
+            "resource.e.vdefault": {"kind": "MYSTERY"},
+        }
         with store.engine.begin() as connection:
-            for key, definition in wrong.items():
-                rows = update(POLICY).where(POLICY.c.id == module_id(key))
-                connection.execute(rows.values(definition=definition))
-        snapshot = changer.writer.read()
+            for key, values in wrong.items():
+                connection.execute(update(POLICY).where(POLICY.c.id == module_id(key)).values(**values))
+        snapshot = reader.read()
         assert [str(fault) for fault in snapshot.faults] == [
+            "mystery.e: the row's definition is that of `resource.e.vdefault`",
             "resource.a.vdefault: the row's definition cannot be read: not a `cerbos.policy.v1.Policy`",
             "resource.b.vdefault: the row's definition is that of `resource.c.vdefault`",
+            "resource.other.vdefault: the row's definition is that of `resource.c.vdefault`",
         ]
-        assert list(snapshot.files) == ["resource.c.vdefault"]
+        assert list(snapshot.files) == ["resource.d.vdefault"]

@@ -132,8 +132,8 @@ class Server:
             self._paused = False
 
     def remove(self) -> None:
-        """Stop it and take everything away."""
-        self.stop()
+        """Kill it, for nobody needs what it would write, and take everything away."""
+        self.stop(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def log(self) -> str:
@@ -352,7 +352,7 @@ def mysql_program() -> str | None:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     programs = postgres_programs()
-    needed(programs and str(programs), "PostgreSQL (Debian's `postgresql`)")
+    needed(None if programs is None else str(programs), "PostgreSQL (Debian's `postgresql`)")
     assert programs is not None
     with running(Postgres(programs)) as server:
         yield server
