@@ -11,8 +11,8 @@ from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, WebServer, c
 from tests.engine.storage.bundle.test_bundle_https import PATH, WebPublisher
 from tests.engine.storage.contract import actions, closed
 from tests.engine.storage.killed import KINDS, Victims, assert_whole, tries, updates
-from tests.engine.storage.processes import free_port
 from tests.engine.storage.test_blob import S3Changer, changer
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
