@@ -126,8 +126,10 @@ class BundleStore:
         fetched = self._source.fetch(self._tag)
         if fetched is not None:
             return self._taken(fetched)
-        if self._refused is not None or self._snapshot is None:
-            raise self._refused or StoreError("the source says that nothing is new, to the first question")
+        if self._refused is not None:
+            raise self._refused.with_traceback(None)  # or each raising would add to the one before
+        if self._snapshot is None:
+            raise StoreError("the source says that nothing is new, to the first question")
         return self._snapshot
 
     def _kept(self, _: StoreError) -> Snapshot | None:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from engine.storage import open_store
 from engine.storage.bundle.format import open_bundle
 from engine.storage.bundle.keys import by_id, public_keys
 from extauthz.cli import main
+from tests.engine.storage.bundle.test_bundle_oci import registry_process
+from tests.engine.storage.contract import closed
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -210,3 +213,29 @@ def test_bundles_can_be_compared(workshop: Workshop) -> None:
     Path(new).write_bytes(Path(new).read_bytes()[:-1])
     result = CliRunner().invoke(main, ["diff", old, new])
     assert "the bundle is damaged" in result.output
+
+
+def test_push(workshop: Workshop) -> None:
+    """A bundle is put into a real registry under a tag; a gateway that follows the tag has it."""
+    workshop.build("--sequence", "7", "--version", "v1.2")
+    file = str(workshop.directory / "demo.bundle")
+    server = registry_process(workshop.directory / "registry")
+    url = f"oci://127.0.0.1:{server.port}/team/policies:main"
+    try:
+        result = workshop.run("push", file, url)
+        assert result.exit_code == 0, result.output
+        assert f"demo#7 (v1.2) is at 127.0.0.1:{server.port}/team/policies:main (sha256:" in result.output
+        settings = {
+            "url": url,
+            "name": "demo",
+            "publicKeys": [{"file": str(workshop.directory / "key.pub.pem")}],
+            "cacheDir": str(workshop.directory / "cache"),
+        }
+        with closed(open_store("bundle", settings)) as store:
+            assert store.read().revision == "demo#7 (v1.2)"
+        assert workshop.run("push", str(workshop.directory / "key.pem"), url).exit_code == 1
+    finally:
+        server.stop()
+    secret = {"EXTAUTHZ_REGISTRY_USERNAME": "ann", "EXTAUTHZ_REGISTRY_PASSWORD": "s3cr3t"}
+    result = workshop.run("push", file, url, environment=secret)
+    assert (result.exit_code, "cannot reach" in result.output, "s3cr3t" in result.output) == (1, True, False)

@@ -153,6 +153,12 @@ def test_an_older_bundle_is_refused(followed: Followed) -> None:
             with pytest.raises(RollbackError, match="offers bundle 4 of `expenses`, but 5 was in"):
                 store.read()
         assert followed.web.answers == [200, 200, 304, 304]
+        depths = []
+        for _ in range(2):
+            with pytest.raises(RollbackError) as raised:
+                store.read()
+            depths.append(len(raised.traceback))
+        assert depths[0] == depths[1], "nothing piles up while a bundle is refused"
         followed.publish(bundle(FILES, 6))
         assert store.read().revision == "expenses#6"
     followed.publish(bundle(FILES, 5))
