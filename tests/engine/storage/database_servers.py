@@ -25,7 +25,8 @@ import pytest
 from psycopg import sql
 
 from tests.e2e.certificates import issue
-from tests.engine.storage.git_servers import free_port, needed
+from tests.engine.storage.git_servers import needed
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,7 +152,7 @@ class Server:
         """Return what runs a command as the server's user, and ends it when we end."""
         signals = [f"--pdeathsig={death}"] if death else []
         if os.geteuid() != 0:
-            return ["setpriv", *signals] if signals else []
+            return ["setpriv", *signals] if signals and shutil.which("setpriv") else []
         entry = pwd.getpwnam(self.user)
         who = [f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--clear-groups"]
         return ["setpriv", *who, *signals]

@@ -172,14 +172,14 @@ def test_ids_that_are_committed_late_are_noticed(store: Any, postgres_server: Po
 def test_a_server_that_hangs_is_given_up(changer: Database, postgres_server: Postgres) -> None:
     """A server that takes what is sent and never answers holds up a reading for a limited time only."""
     url = f"{changer.settings['url']}&connect_timeout=2"
-    with closed(open_store("postgres", {**changer.settings, "url": url, "queryTimeout": 0.5})) as store:
+    with closed(open_store("postgres", {**changer.settings, "url": url, "queryTimeout": 2.0})) as store:
         store.read()
         postgres_server.pause()
         try:
             began = time.monotonic()
-            with pytest.raises(StoreError, match=r"no answer within 2\.5 s|timeout expired"):
+            with pytest.raises(StoreError, match=r"no answer within 4 s|timeout expired"):
                 store.read()
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 30
         finally:
             postgres_server.resume()
         assert dict(store.read().files) == {}
@@ -187,7 +187,7 @@ def test_a_server_that_hangs_is_given_up(changer: Database, postgres_server: Pos
 
 def test_a_query_that_takes_too_long_is_ended(changer: Database, postgres_server: Postgres) -> None:
     """A lock that somebody holds is waited for as long as the settings say."""
-    with closed(open_store("postgres", {**changer.settings, "queryTimeout": 0.5})) as store:
+    with closed(open_store("postgres", {**changer.settings, "queryTimeout": 2.0})) as store:
         store.read()
         with postgres_server.connect(store._parameters["dbname"]) as other, other.transaction():  # type: ignore[attr-defined]  # our class
             other.execute("LOCK TABLE cerbos.policy IN ACCESS EXCLUSIVE MODE")
@@ -197,17 +197,13 @@ def test_a_query_that_takes_too_long_is_ended(changer: Database, postgres_server
 
 
 def test_idle_connections_are_not_used_again(changer: Database) -> None:
-    """Connections are as old and as idle as the pool's settings allow."""
-    settings = {
-        **changer.settings,
-        "connPool": {"maxIdleTime": 0.05, "maxOpen": 2, "maxIdle": 1, "maxLifeTime": 60},
-    }
-    with closed(open_store("postgres", settings)) as store:
-        store.read()
-        first = _backend(store)
-        assert _backend(store) == first
-        time.sleep(0.2)
-        assert _backend(store) != first
+    """Connections are as idle as the pool's settings allow, and no more of them than they allow."""
+    for idle, same in ((3600.0, True), (0.001, False)):
+        pool = {"maxIdleTime": idle, "maxOpen": 2, "maxIdle": 1, "maxLifeTime": 3600.0}
+        with closed(open_store("postgres", {**changer.settings, "connPool": pool})) as store:
+            first = _backend(store)
+            time.sleep(0.05)
+            assert (_backend(store) == first) is same
 
 
 def _backend(store: Any) -> int:
