@@ -139,6 +139,8 @@ class HttpServer:
         self.root = root
         self.tls = tls
         self.port = free_port()
+        self.is_old = False
+        """Whether to speak only the first version of git's protocol."""
         self.requests: list[str] = []
         self.redirects: dict[str, str] = {}
         """Beginnings of paths, and where they have moved to."""
@@ -235,7 +237,7 @@ def _handler(served: HttpServer) -> type[BaseHTTPRequestHandler]:
                     **GIT_ENVIRONMENT,
                     "GIT_PROJECT_ROOT": str(served.root),
                     "GIT_HTTP_EXPORT_ALL": "1",
-                    "GIT_PROTOCOL": self.headers.get("Git-Protocol") or "",
+                    "GIT_PROTOCOL": "" if served.is_old else self.headers.get("Git-Protocol") or "",
                     "PATH_INFO": path,
                     "QUERY_STRING": query,
                     "REQUEST_METHOD": self.command,

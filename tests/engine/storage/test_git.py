@@ -201,13 +201,14 @@ def test_only_what_has_changed_is_read(
     assert read == [policy("kind7", "edit")]
 
 
-@pytest.mark.parametrize("protocol", ["https", "ssh"])
+@pytest.mark.parametrize("protocol", ["https", "old https", "ssh"])
 def test_only_what_has_changed_is_fetched(
     protocol: str, https: HttpServer, ssh: SshServer, changer: Branch, tmp_path: Path
 ) -> None:
     """A server sends what another commit has more, and not everything again; nor any history."""
     servers: dict[str, GitServer] = {"https": https, "ssh": ssh}
-    changer.server, checkout = servers[protocol], tmp_path / "checkout"
+    changer.server, checkout = servers[protocol.removeprefix("old ")], tmp_path / "checkout"
+    https.is_old = protocol == "old https"
     changer.put("old.yaml", policy("old"))
     changer.together({f"{number}.yaml": policy(f"kind{number}") for number in range(50)} | {"old.yaml": b"x"})
     with closed(changer.open(checkoutDir=str(checkout))) as store:
@@ -432,6 +433,12 @@ def test_stores_share_a_directory(changer: Branch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores try only once at the start."""
+    monkeypatch.setattr("engine.storage.git.store.ATTEMPTS", 1)
+
+
+@pytest.fixture
 def silent() -> Iterator[int]:
     """Listen on a port, accept, and never say a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -466,6 +473,7 @@ def dripping() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("protocol", ["http", "https", "ssh"])
 def test_a_server_that_never_answers(protocol: str, silent: int, changer: Branch, ssh: SshServer) -> None:
     """`operationTimeout` ends what would hang for ever."""
@@ -474,11 +482,13 @@ def test_a_server_that_never_answers(protocol: str, silent: int, changer: Branch
     assert_ends_in_time(changer, protocol=protocol, url=url, ssh=key, https=None)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_answers_too_slowly(dripping: int, changer: Branch) -> None:
     """And also what is never quite silent."""
     assert_ends_in_time(changer, protocol="http", url=f"http://127.0.0.1:{dripping}/policies.git")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_name_that_is_never_found(changer: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does a resolver that does not answer hold anybody up."""
     ended = threading.Event()
