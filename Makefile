@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ORACLE := .peers/cerbos/.ready
+STORES := .peers/go/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench oracle differential clean
+.PHONY: help demo test check lint types bench oracle stores differential clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,12 @@ $(ORACLE): tests/differential/peers.py
 	@touch $@
 
 oracle: $(ORACLE) ## the real Cerbos and cerbosctl from npm, for the tests that compare with them
+
+$(STORES): tests/engine/storage/peers.py
+	$(PYTHON) -m tests.engine.storage.peers
+	@touch $@
+
+stores: $(STORES) ## the servers of S3 and Google Cloud Storage that the blob store is tested with (needs Go)
 
 differential: $(READY) $(ORACLE) ## generated policies and requests to us and to Cerbos (ARGS="--checks 100000 --seed 7")
 	$(BIN)/python -m tests.differential $(ARGS)

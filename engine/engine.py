@@ -26,7 +26,7 @@ from engine.document import Fault
 from engine.load import PolicyError, load_policy
 from engine.model import NO_AUX_DATA, CheckInput, json_value
 from engine.rules import RuleTable, Settings
-from engine.storage import Snapshot, Store, StoreError, Watchable, open_store
+from engine.storage import Snapshot, Store, StoreError, Telling, Watchable, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -256,6 +256,11 @@ class Engine:
             except PolicyError as error:
                 return error.faults
             return ()
+
+    @property
+    def notice(self) -> str:
+        """What the store has to say about the state in force, such as that it comes from a fallback."""
+        return self._store.notice() if isinstance(self._store, Telling) else ""
 
     def replace(self, table: RuleTable) -> None:
         """Put another table in force; checks under way end with the one they began with."""

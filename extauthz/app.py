@@ -115,7 +115,9 @@ class App:
 
     def readiness(self) -> Status:
         """Tell whether there are policies and keys to decide by; what is old but in force is ready."""
-        return Status((_policies(self._engine.status), *map(_key_set, self._key_sets.status())))
+        return Status(
+            (_policies(self._engine.status, self._engine.notice), *map(_key_set, self._key_sets.status()))
+        )
 
 
 def build(settings: config.Config) -> App:
@@ -128,7 +130,7 @@ def build(settings: config.Config) -> App:
 
     """
     http = client(MAX_CONNECTIONS)
-    store = open_store(settings.storage.driver, settings.storage.chosen.options())
+    store = open_store(settings.storage.driver, settings.storage.options())
     engine = Engine.from_store(store, settings=engine_settings(settings.engine, settings.attribute_schemas))
     _log_warnings(engine.status)
     key_sets = {keys.id: _made_key_set(keys, http) for keys in settings.aux_data.jwt.key_sets}
@@ -143,12 +145,13 @@ def build(settings: config.Config) -> App:
 # --- readiness --------------------------------------------------------------------------------------------
 
 
-def _policies(reload: Reload) -> Component:
+def _policies(reload: Reload, notice: str) -> Component:
     loaded = f"{reload.policies} {'policy' if reload.policies == 1 else 'policies'}"
     if reload.revision:
         loaded += f" of revision {reload.revision}"
     if reload.ok:
-        return Component("policies", ready=True, detail=loaded)
+        detail = f"{loaded}; {notice}" if notice else loaded
+        return Component("policies", ready=True, detail=detail)
     faults = "; ".join(map(str, reload.faults))
     return Component("policies", ready=True, detail=f"{loaded} of before are in force: {faults}")
 

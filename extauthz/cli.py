@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from extauthz.bundling.command import bundle
 from extauthz.compiling.command import compile_policies
 from extauthz.ctl.commands import ctl
 from extauthz.diffing.command import diff_policies
@@ -147,6 +148,7 @@ main.add_command(compile_policies)
 main.add_command(diff_policies)
 main.add_command(explain_decisions)
 main.add_command(ctl)
+main.add_command(bundle)
 
 
 # --- repl -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pytest
 import yaml
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from engine.storage import Store
+
+AnyStore = TypeVar("AnyStore", bound="Store")
 
 PATIENCE = 20.0
 """Seconds that something which has to happen is waited for: the machine may be busy."""
@@ -441,7 +443,7 @@ class Calls:
 
 
 @contextmanager
-def closed(store: Store) -> Iterator[Store]:
+def closed(store: AnyStore) -> Iterator[AnyStore]:
     """Close *store* at the end."""
     try:
         yield store
