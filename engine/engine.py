@@ -283,11 +283,14 @@ class Loader:
             return self._table(snapshot)
 
     def _table(self, snapshot: Snapshot) -> RuleTable:
-        self._files = {path: self._file(path, content) for path, content in snapshot.files.items()}
+        self._files = self._read(snapshot.files)
         faults = (*snapshot.faults, *(fault for file in self._files.values() for fault in file.faults))
+        if not faults:
+            table = self._table_like_before(snapshot)
+            if table is not None:
+                self._built = self._files, snapshot.schemas, table
+                return table
         policies = [file.policy for file in self._files.values() if file.policy is not None]
-        if self._built is not None and not faults and self._built[:2] == (self._files, snapshot.schemas):
-            return self._built[2]
         try:
             table = self._compiler.compile(policies, snapshot.schemas)
         except PolicyError as error:
@@ -302,8 +305,30 @@ class Loader:
         self._built = self._files, snapshot.schemas, table
         return table
 
-    def _file(self, path: str, content: bytes) -> _File:
-        before = self._files.get(path)
+    def _table_like_before(self, snapshot: Snapshot) -> RuleTable | None:
+        """Return the table when nothing is new but the contents of files, or nothing at all."""
+        if self._built is None:
+            return None
+        before, schemas, table = self._built
+        if before.keys() != self._files.keys() or schemas != snapshot.schemas:
+            return None
+        replaced = [(before[path], file) for path, file in self._files.items() if before[path] is not file]
+        if not replaced:
+            return table
+        policies = {old.policy: new.policy for old, new in replaced if old.policy and new.policy}
+        return self._compiler.replaced(table, policies) if len(policies) == len(replaced) else None
+
+    def _read(self, contents: Mapping[str, bytes]) -> dict[str, _File]:
+        """Return what the files hold; one whose content is the same keeps its policy."""
+        known = self._files
+        files = {path: known.get(path) for path in contents}
+        for path, content in contents.items():
+            before = files[path]
+            if before is None or before.content is not content:
+                files[path] = self._file(path, content, before)
+        return files
+
+    def _file(self, path: str, content: bytes, before: _File | None) -> _File:
         if before is not None and before.content == content:
             return before
         try:
