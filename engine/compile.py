@@ -70,14 +70,20 @@ def compile_policies(
     return Compiler(settings or Settings()).compile(policies, schemas)
 
 
+def environment_of(settings: Settings) -> Environment:
+    """Make the environment that a compiler with *settings* compiles expressions in."""
+    # Where schemas are enforced, what expressions do with attributes is asked of nearly all of them.
+    inspect = uses if settings.schema_enforcement != "none" else None
+    return environment(runtime_action=settings.runtime_action, inspect=inspect)
+
+
 class Compiler:
     """Compiles the states of a store one after the other, each time only what has changed."""
 
     def __init__(self, settings: Settings, *, schemas: Schemas | None = None) -> None:
         self._settings = settings
-        # Where schemas are enforced, what expressions do with attributes is asked of nearly all of them.
-        inspect = uses if settings.schema_enforcement != "none" else None
-        self._environment = environment(runtime_action=settings.runtime_action, inspect=inspect)
+        self.environment = environment_of(settings)
+        """What expressions are compiled in."""
         self._kept: dict[p.Policy, _Kept] = {}
         self._schemas = schemas or Schemas()
         self._adviser = Adviser()
@@ -95,7 +101,7 @@ class Compiler:
         """
         self._last = None
         library = Library(policies)
-        state = _State(library, self._settings, self._environment, self._kept)
+        state = _State(library, self._settings, self.environment, self._kept)
         results = [state.result(policy) for policy in library.policies]
         self._kept = state.kept
         self._schemas = self._schemas.updated(schemas or {})
@@ -136,7 +142,7 @@ class Compiler:
         policies = {before: after for before, after in policies.items() if not before.disabled}
         library = last.library.replaced(policies)
         gone, concerned = _concerned(policies, last.kept)
-        state = _State(library, self._settings, self._environment, {})
+        state = _State(library, self._settings, self.environment, {})
         state.kept = {policy: found for policy, found in last.kept.items() if policy not in gone}
         results = [state.result(policy) for policy in concerned]
         if any(found.faults for found in (*results, *(last.kept[policy] for policy in gone))):

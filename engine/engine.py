@@ -15,15 +15,18 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from engine.artefacts.cache import CacheSettings
+from engine.artefacts.workshop import Workshop
 from engine.cel import Timestamp
 from engine.check import Check
 from engine.check import check as decide
 from engine.compile import IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, Compiler
 from engine.definitions import UNDEFINED_CONSTANT, UNDEFINED_VARIABLE
 from engine.document import Fault
-from engine.load import PolicyError, load_policy
+from engine.load import PolicyError
 from engine.model import NO_AUX_DATA, json_value
 from engine.rules import RuleTable, Settings
 from engine.storage import Snapshot, Store, StoreError, Watchable, open_store
@@ -101,11 +104,15 @@ class Engine:
         watch: bool = False,
         settings: Settings | None = None,
         on_reload: Callable[[Reload], None] | None = None,
+        cache: CacheSettings | str | os.PathLike[str] | None = None,
+        processes: int | None = None,
         **options: Any,
     ) -> Engine:
         """Load the policies of a directory; with *watch*, follow its changes.
 
-        *options* are fields of :class:`Settings`, for those who give no *settings*.
+        *cache* is a directory of this user's alone in which what policies compile to is kept; *processes* is
+        how many compile a large number of policies together, by default one for each processor. *options* are
+        fields of :class:`Settings`, for those who give no *settings*.
 
         Raises:
             PolicyError: with every fault of every policy.
@@ -114,7 +121,12 @@ class Engine:
         """
         store = open_store("disk", {"directory": os.fspath(directory), "watchForChanges": watch})
         return cls.from_store(
-            store, settings=settings or Settings(**options), on_reload=on_reload, watch=watch
+            store,
+            settings=settings or Settings(**options),
+            on_reload=on_reload,
+            watch=watch,
+            cache=cache,
+            processes=processes,
         )
 
     @classmethod
@@ -125,15 +137,19 @@ class Engine:
         settings: Settings | None = None,
         on_reload: Callable[[Reload], None] | None = None,
         watch: bool = False,
+        cache: CacheSettings | str | os.PathLike[str] | None = None,
+        processes: int | None = None,
     ) -> Engine:
         """Load the policies of a store; with *watch*, follow its changes if the store can be watched.
+
+        *cache* and *processes* are as for :meth:`from_directory`.
 
         Raises:
             PolicyError: with every fault of every policy.
             StoreError: the store cannot be read.
 
         """
-        loader = Loader(settings or Settings())
+        loader = Loader(settings or Settings(), cache=cache, processes=processes)
         snapshot = store.read()
         table = loader.table(snapshot)
         engine = cls(table, store=store, loader=loader, on_reload=on_reload, revision=snapshot.revision)
@@ -267,8 +283,18 @@ CONSEQUENCES = frozenset((UNKNOWN_DERIVED_ROLE, UNDEFINED_CONSTANT, UNDEFINED_VA
 class Loader:
     """Turns states of a store into rule tables; what has not changed is not read or compiled again."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        cache: CacheSettings | str | os.PathLike[str] | None = None,
+        processes: int | None = None,
+    ) -> None:
+        """*cache* and *processes* are as for :meth:`Engine.from_directory`."""
         self._compiler = Compiler(settings)
+        if cache is not None and not isinstance(cache, CacheSettings):
+            cache = CacheSettings(Path(cache))
+        self._workshop = Workshop(settings, self._compiler.environment, cache, processes)
         self._files: dict[str, _File] = {}
         self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
 
@@ -279,8 +305,17 @@ class Loader:
             PolicyError: with every fault of every policy.
 
         """
-        with _collector_paused():
+        with _collector_paused(), self._workshop.at_work(self._new(snapshot.files)):
             return self._table(snapshot)
+
+    def _new(self, contents: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return the files that were not there when files were last read, or were other objects."""
+        known = self._files
+        return {
+            path: content
+            for path, content in contents.items()
+            if (before := known.get(path)) is None or before.content is not content
+        }
 
     def _table(self, snapshot: Snapshot) -> RuleTable:
         self._files = self._read(snapshot.files)
@@ -332,7 +367,7 @@ class Loader:
         if before is not None and before.content == content:
             return before
         try:
-            return _File(content, load_policy(content, path))
+            return _File(content, self._workshop.policy(content, path))
         except PolicyError as error:
             return _File(content, None, error.faults)
 

@@ -32,7 +32,18 @@ def generate(root: Node, vocabulary: Vocabulary) -> Generated:
 
 def build(generated: Generated, listing: Listing, names: dict[str, Any]) -> Callable[[object], Any]:
     """Make the Python function; *names* is all that it can reach beside its own constants."""
+    return function(compiled(generated, listing.file), listing, generated.constants, names)
+
+
+def compiled(generated: Generated, file: str) -> types.CodeType:
+    """Return the code of the function, which says in tracebacks that it stands in *file*."""
     module = ast.Module([generated.definition], [])
-    code = compile(module, listing.file, "exec", dont_inherit=True, optimize=0)
-    body = next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return types.FunctionType(body, names, "expression", (listing, *generated.constants))
+    code = compile(module, file, "exec", dont_inherit=True, optimize=0)
+    return next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+
+
+def function(
+    code: types.CodeType, listing: Listing, constants: tuple[object, ...], names: dict[str, Any]
+) -> Callable[[object], Any]:
+    """Make the Python function of its code."""
+    return types.FunctionType(code, names, "expression", (listing, *constants))

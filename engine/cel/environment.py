@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import itertools
+import logging
 import re
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.cel import codegen, library, runtime, wellknown
+from engine.cel import codegen, library, portable, runtime, wellknown
 from engine.cel.block import BlockChecker
 from engine.cel.checks import Survey, survey
 from engine.cel.codegen import Generated, Vocabulary
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from engine.cel.nodes import Node, Span
+
+logger = logging.getLogger(__name__)
 
 CONVERSIONS = {
     "bool": "to_bool",
@@ -74,6 +78,16 @@ class Place:
     excerpt: str
 
 
+class KeptPrograms(Protocol):
+    """Keeps compiled expressions by their texts, for environments that are alike."""
+
+    def get(self, text: str) -> tuple[bytes | memoryview, Any] | None:
+        """Return the form of :mod:`engine.cel.portable` and the findings, ``None`` when there are none."""
+
+    def put(self, text: str, data: bytes, findings: Any) -> None:
+        """Keep them."""
+
+
 class Environment:
     """Compiles expressions over a set of variables.
 
@@ -114,6 +128,8 @@ class Environment:
             needs_now=library.NEEDS_NOW,
         )
         self._programs: weakref.WeakValueDictionary[str, Program] = weakref.WeakValueDictionary()
+        self.kept: KeptPrograms | None = None
+        """Where compiled expressions are kept beyond the life of this process, if that is so."""
 
     def compile(self, text: str, name: str = "<expression>") -> Expression:
         """Compile *text*; equal texts share their code.
@@ -124,23 +140,45 @@ class Environment:
         """
         program = self._programs.get(text)
         if program is None:
-            program = self._programs[text] = self._program(text)
+            program = self._programs[text] = self._unpacked(text) or self._compiled(text)
         return Expression(text, name, program)
 
-    def _program(self, text: str) -> Program:
+    def _compiled(self, text: str) -> Program:
         root, found = self._checked(text)
         generated = self._generated(text, root)
-        listing = Listing(f"<cel {next(_numbers)}>", text)
-        return Program(
-            function=codegen.build(generated, listing, GLOBALS),
-            listing=listing,
-            result_type=str(root.type),
-            identifiers=frozenset(found.identifiers),
-            references=frozenset(found.references),
-            uses_now=generated.uses_now,
-            environment=self,
-            findings=None if self._inspect is None else self._inspect(root),
+        listing = Listing(_file(text), text)
+        parts = (
+            codegen.compiled(generated, listing.file),
+            generated.constants,
+            str(root.type),
+            frozenset(found.identifiers),
+            frozenset(found.references),
+            generated.uses_now,
         )
+        findings = None if self._inspect is None else self._inspect(root)
+        if self.kept is not None:
+            data = portable.packed(parts, self._vocabulary.readers)
+            if data is not None:
+                self.kept.put(text, data, findings)
+        return self._program(listing, parts, findings)
+
+    def _unpacked(self, text: str) -> Program | None:
+        """Return what *text* was compiled to before, ``None`` if that is not kept."""
+        kept = None if self.kept is None else self.kept.get(text)
+        if kept is None:
+            return None
+        data, findings = kept
+        try:
+            parts = portable.unpacked(data, self._vocabulary.readers)
+        except Exception:  # whatever it is that was kept, it is no expression
+            logger.warning("a compiled expression that was kept cannot be used", exc_info=True)
+            return None
+        return self._program(Listing(_file(text), text), parts, findings)
+
+    def _program(self, listing: Listing, parts: portable.Parts, findings: Any) -> Program:
+        code, constants, result_type, identifiers, references, uses_now = parts
+        function = codegen.function(code, listing, constants, GLOBALS)
+        return Program(function, listing, result_type, identifiers, references, uses_now, self, findings)
 
     def nodes(self, text: str) -> Node:
         """Return the checked syntax tree of *text*, made again: programs do not keep theirs."""
@@ -166,7 +204,10 @@ class Environment:
             raise CompileError([Issue(1, 1, "expression is nested too deeply")]) from None
 
 
-_numbers = itertools.count(1)
+def _file(text: str) -> str:
+    """Return the name of the file that code of *text* says it stands in: the same in every process."""
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=10).digest()
+    return f"<cel {int.from_bytes(digest)}>"
 
 
 def _issue(text: str, span: Span, message: str) -> Issue:
