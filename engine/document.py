@@ -361,12 +361,15 @@ def _marked_fault(mark: yaml.Mark, message: str, file: str) -> Fault:
 
 
 def _document(node: yaml.Node, text: str, content: str | bytes, file: str, position: int) -> Document:
-    reader = _Reader(file, aliased="*" in text and "&" in text)
+    reader = _Reader(file, aliased="*" in text and _ANCHOR.search(text) is not None)
     value = reader.read(node)
     if reader.faults:
         raise DocumentError(reader.faults)
     return Document(file, value, content, position)
 
+
+_ANCHOR = re.compile(r"&[0-9A-Za-z_-]")
+"""What there is wherever the parser sees an anchor; ``a && b`` is none."""
 
 _YAML_TAG = "tag:yaml.org,2002:"
 _COLLECTION_TAGS = (QUOTED, _YAML_TAG + "map", _YAML_TAG + "seq")

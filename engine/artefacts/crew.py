@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 CHUNK = 40
 """Files that are handed over at a time."""
 
-PATIENCE = 120.0
-"""Seconds after which a process that delivers nothing is given up."""
+PATIENCE = 30.0
+"""Seconds that a process has to deliver its last files once there are no more; then it is given up."""
 
 MOST = 8
 """More processes than that are not started, however many processors there are."""
