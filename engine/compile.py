@@ -43,6 +43,7 @@ from engine.schema import Schemas, schema_faults
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from engine.advice.warnings import Attached
     from engine.cel import Environment
     from engine.conditions import Match
     from engine.document import Document, Path
@@ -143,7 +144,9 @@ class Compiler:
         library = last.library.replaced(policies)
         gone, concerned = _concerned(policies, last.kept)
         state = _State(library, self._settings, self.environment, {})
-        state.kept = {policy: found for policy, found in last.kept.items() if policy not in gone}
+        state.kept = dict(last.kept)
+        for policy in gone:
+            del state.kept[policy]
         results = [state.result(policy) for policy in concerned]
         if any(found.faults for found in (*results, *(last.kept[policy] for policy in gone))):
             return None
@@ -160,7 +163,7 @@ class Compiler:
         """Return what is to be looked at for mistakes; schemas only where they are enforced."""
         checked = self._settings.schema_enforcement != "none"
         asked = root_schemas(policy, library) if checked else None
-        schemas = attached(asked, self._schemas) if asked else {}
+        schemas = attached(asked, self._schemas) if asked else _NO_SCHEMAS
         return Subject(policy, found.compiled, found.roles, found.scope, schemas)
 
     def _schema_faults(self, policies: Iterable[p.Policy]) -> Iterator[Fault]:
@@ -218,7 +221,7 @@ class _Compiled:
     """A state that had no faults, and what is wrong with sets that nothing imports."""
 
     library: Library
-    kept: Mapping[p.Policy, _Kept]
+    kept: dict[p.Policy, _Kept]
     table: RuleTable
     unused: tuple[Fault, ...]
 
@@ -422,6 +425,8 @@ class _Unit:
         message = f'Derived role "{name}" is defined in more than one import: {listed}'
         self.module.report(AMBIGUOUS_DERIVED_ROLE, message)
 
+
+_NO_SCHEMAS: Mapping[str, Attached] = {}
 
 _SETS: Mapping[str, tuple[Callable[[str], str], type[p.ImportedSet]]] = {
     "constants": (names.export_constants_key, p.ExportConstants),

@@ -296,6 +296,8 @@ class Loader:
             cache = CacheSettings(Path(cache))
         self._workshop = Workshop(settings, self._compiler.environment, cache, processes)
         self._files: dict[str, _File] = {}
+        self._faulty: set[str] = set()
+        """The files that no policy can be read from."""
         self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
 
     def table(self, snapshot: Snapshot) -> RuleTable:
@@ -305,10 +307,11 @@ class Loader:
             PolicyError: with every fault of every policy.
 
         """
-        with _collector_paused(), self._workshop.at_work(self._new(snapshot.files)):
-            return self._table(snapshot)
+        changed = self._changed(snapshot.files)
+        with _collector_paused(), self._workshop.at_work(changed):
+            return self._table(snapshot, changed)
 
-    def _new(self, contents: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    def _changed(self, contents: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Return the files that were not there when files were last read, or were other objects."""
         known = self._files
         return {
@@ -317,14 +320,14 @@ class Loader:
             if (before := known.get(path)) is None or before.content is not content
         }
 
-    def _table(self, snapshot: Snapshot) -> RuleTable:
-        self._files = self._read(snapshot.files)
-        faults = (*snapshot.faults, *(fault for file in self._files.values() for fault in file.faults))
+    def _table(self, snapshot: Snapshot, changed: Mapping[str, bytes]) -> RuleTable:
+        self._read(snapshot.files, changed)
+        faults = (*snapshot.faults, *(fault for path in self._faulty for fault in self._files[path].faults))
         if not faults:
-            table = self._table_like_before(snapshot)
-            if table is not None:
-                self._built = self._files, snapshot.schemas, table
-                return table
+            like_before = self._table_like_before(snapshot)
+            if like_before is not None:
+                self._built = self._files, snapshot.schemas, like_before
+                return like_before
         policies = [file.policy for file in self._files.values() if file.policy is not None]
         try:
             table = self._compiler.compile(policies, snapshot.schemas)
@@ -353,15 +356,16 @@ class Loader:
         policies = {old.policy: new.policy for old, new in replaced if old.policy and new.policy}
         return self._compiler.replaced(table, policies) if len(policies) == len(replaced) else None
 
-    def _read(self, contents: Mapping[str, bytes]) -> dict[str, _File]:
-        """Return what the files hold; one whose content is the same keeps its policy."""
+    def _read(self, contents: Mapping[str, bytes], changed: Mapping[str, bytes]) -> None:
+        """Read what is new; a file whose content is the same keeps its policy."""
         known = self._files
-        files = {path: known.get(path) for path in contents}
-        for path, content in contents.items():
-            before = files[path]
-            if before is None or before.content is not content:
-                files[path] = self._file(path, content, before)
-        return files
+        read = {path: self._file(path, content, known.get(path)) for path, content in changed.items()}
+        if known.keys() == contents.keys():
+            self._files = known | read
+        else:
+            self._files = {path: read.get(path) or known[path] for path in contents}
+        still = {path for path in self._faulty - read.keys() if path in contents}
+        self._faulty = still | {path for path, file in read.items() if file.faults}
 
     def _file(self, path: str, content: bytes, before: _File | None) -> _File:
         if before is not None and before.content == content:

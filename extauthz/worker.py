@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -37,6 +38,11 @@ APP_STOP: Final = 5.0
 
 YOUNG: Final = 50_000
 """Allocations between two looks for garbage in cycles. Requests leave none behind when all goes well."""
+
+
+SWITCH: Final = 0.001
+"""Seconds that a thread computes before another one that waits gets its turn. By Python's default of 5 ms a
+reload of policies would hold up answers for as long, each time the loop comes back from the network."""
 
 
 def _settle_memory() -> None:
@@ -212,6 +218,7 @@ class Worker:
         services = None if pdp is None else pdp.rpc()
         self._pdp_app = not_found if pdp is None else pdp.rest(self._is_serving)
         _settle_memory()
+        sys.setswitchinterval(SWITCH)
         server = GrpcServer(
             self._app.authorizer,
             self._own_status,

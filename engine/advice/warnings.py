@@ -98,6 +98,8 @@ class Adviser:
 
     def __init__(self) -> None:
         self._said: dict[p.Policy, _Said] = {}
+        self._told: dict[p.Policy, tuple[Fault, ...]] = {}
+        """The faults of those policies that have any."""
         self._uses: dict[str, Uses] = {}
         self._shapes: dict[tuple[Schema, Attribute], Missing | Found | None] = {}
 
@@ -108,24 +110,30 @@ class Adviser:
             before = self._said.get(subject.policy)
             known = before if before is not None and before.subject.is_as(subject) else None
             said[subject.policy] = known or self._say(subject)
-        return self._conclude(said)
+        return self._conclude(said, {policy: each.faults for policy, each in said.items() if each.faults})
 
     def updated(self, gone: Iterable[p.Policy], subjects: Iterable[Subject]) -> tuple[Fault, ...]:
         """Return everything there is to say when only *subjects* are new and policies *gone* are away."""
-        said = dict(self._said)
+        said, told = dict(self._said), dict(self._told)
         for policy in gone:
             said.pop(policy, None)
-        said.update((subject.policy, self._say(subject)) for subject in subjects)
-        return self._conclude(said)
+            told.pop(policy, None)
+        for subject in subjects:
+            said[subject.policy] = found = self._say(subject)
+            if found.faults:
+                told[subject.policy] = found.faults
+        return self._conclude(said, told)
 
     def _say(self, subject: Subject) -> _Said:
         return _Said(subject, tuple(dict.fromkeys(self._advice(subject))))
 
-    def _conclude(self, said: dict[p.Policy, _Said]) -> tuple[Fault, ...]:
-        self._said = said
+    def _conclude(
+        self, said: dict[p.Policy, _Said], told: dict[p.Policy, tuple[Fault, ...]]
+    ) -> tuple[Fault, ...]:
+        self._said, self._told = said, told
         self._uses.clear()
         self._shapes.clear()
-        return tuple(sorted(fault for each in said.values() if each.faults for fault in each.faults))
+        return tuple(sorted(fault for faults in told.values() for fault in faults))
 
     def _advice(self, subject: Subject) -> Iterator[Fault]:
         yield from _patterns(subject.policy)

@@ -33,8 +33,8 @@ class Bench:
         self.packs = list(packs)
         self.made: dict[bytes, bytes] = {}
         """What stands in no pack, by key."""
-        self.used: dict[bytes, memoryview] = {}
-        """What was taken from packs, by key."""
+        self.used: set[bytes] = set()
+        """The keys of what was taken from packs."""
         self.useful: set[str] = set()
         """The names of packs that something was taken from."""
 
@@ -94,6 +94,12 @@ class Bench:
                     held.append(environment.compile(text))
         return held
 
+    @property
+    def everything(self) -> dict[bytes, bytes | memoryview]:
+        """What was made, and what was taken from packs."""
+        taken = ((key, found) for key in self.used if (found := self._find(key)) is not None)
+        return {**dict(taken), **self.made}
+
     def _find(self, key: bytes) -> bytes | memoryview | None:
         made = self.made.get(key)
         if made is not None:
@@ -101,7 +107,7 @@ class Bench:
         for pack in self.packs:
             found = pack.get(key)
             if found is not None:
-                self.used[key] = found
+                self.used.add(key)
                 self.useful.add(pack.name)
                 return found
         return None

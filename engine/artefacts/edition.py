@@ -51,9 +51,9 @@ def key_of(edition: bytes, kind: str, content: bytes) -> bytes:
 @functools.cache
 def _source() -> tuple[tuple[str, bytes], ...] | None:
     """Return the source of this package; it is what decides, not the number of the version."""
-    folder = Path(engine.__file__).parent if engine.__file__ else None
+    folder = Path(engine.__file__).parent
     try:
-        files = sorted(folder.rglob("*.py")) if folder else []
+        files = sorted(folder.rglob("*.py"))
         found = tuple(
             (str(file.relative_to(folder)), hashlib.blake2b(file.read_bytes()).digest()) for file in files
         )

@@ -16,6 +16,7 @@ from engine import policy as p
 from engine.advice import uses
 from engine.cel import TypeValue, UInt, nodes
 from engine.document import Document
+from engine.fields import NAME
 from engine.model import Effect
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def value_of(form: Any) -> Any:
     """Return the value that has *form*."""
     kind = form.__class__
     if kind is str:
-        return form
+        return sys.intern(form) if len(form) <= NAME else form
     if kind is list:
         return tuple([value_of(item) for item in form])
     if kind is tuple:

@@ -121,7 +121,7 @@ def _keep(bench: Bench, cache: Cache) -> None:
     together = len(bench.packs) >= FEW
     try:
         if together:
-            cache.write({**bench.used, **bench.made}, tuple(bench.useful))
+            cache.write(bench.everything, tuple(bench.useful))
         else:
             cache.write(bench.made)
     except CacheError as error:

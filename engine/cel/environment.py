@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import itertools
 import logging
 import re
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from engine.cel import codegen, library, portable, runtime, wellknown
 from engine.cel.block import BlockChecker
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from engine.cel.nodes import Node, Span
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CONVERSIONS = {
     "bool": "to_bool",
@@ -173,12 +176,21 @@ class Environment:
         except Exception:  # whatever it is that was kept, it is no expression
             logger.warning("a compiled expression that was kept cannot be used", exc_info=True)
             return None
-        return self._program(Listing(_file(text), text), parts, findings)
+        return self._program(Listing(parts[0].co_filename, text), parts, findings)
 
     def _program(self, listing: Listing, parts: portable.Parts, findings: Any) -> Program:
         code, constants, result_type, identifiers, references, uses_now = parts
         function = codegen.function(code, listing, constants, GLOBALS)
-        return Program(function, listing, result_type, identifiers, references, uses_now, self, findings)
+        return Program(
+            function,
+            listing,
+            _shared(result_type),
+            _shared(identifiers),
+            _shared(references),
+            uses_now,
+            self,
+            findings,
+        )
 
     def nodes(self, text: str) -> Node:
         """Return the checked syntax tree of *text*, made again: programs do not keep theirs."""
@@ -202,6 +214,12 @@ class Environment:
             raise CompileError([_issue(text, error.node.span, str(error))]) from None
         except RecursionError:
             raise CompileError([Issue(1, 1, "expression is nested too deeply")]) from None
+
+
+@functools.lru_cache(maxsize=4_096)
+def _shared(value: T) -> T:
+    """Return an equal value, the same for all expressions: most use the same few attributes."""
+    return value
 
 
 def _file(text: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import marshal
 import types
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from engine.cel.library import regex
 from engine.cel.values import Duration, Timestamp, TypeValue, UInt
@@ -27,8 +27,6 @@ Parts = tuple[types.CodeType, tuple[object, ...], str, frozenset[str], frozenset
 
 PLAIN = frozenset((bool, int, float, str, bytes, type(None)))
 
-T = TypeVar("T")
-
 
 def packed(parts: Parts, readers: Mapping[str, Mapping[str, Reader]]) -> bytes | None:
     """Return the *parts* of a compiled expression as bytes, ``None`` if they have no such form."""
@@ -36,11 +34,12 @@ def packed(parts: Parts, readers: Mapping[str, Mapping[str, Reader]]) -> bytes |
     written = [_written(constant, readers) for constant in constants]
     if None in written:
         return None
-    return marshal.dumps((code, written, *rest))
+    form: Any = (code, written, *rest)
+    return marshal.dumps(form)
 
 
 def unpacked(data: bytes | memoryview, readers: Mapping[str, Mapping[str, Reader]]) -> Parts:
-    """Return what was :func:`packed`, equal to what it was; equal parts of several expressions are shared.
+    """Return what was :func:`packed`, equal to what it was.
 
     Raises:
         Exception: of any kind, if *data* is something else.
@@ -50,7 +49,7 @@ def unpacked(data: bytes | memoryview, readers: Mapping[str, Mapping[str, Reader
     constants = tuple([_READ[kind](value, readers) for kind, value in written])
     if type(code) is not types.CodeType:
         raise TypeError("no code")
-    return code, constants, _shared(result_type), _shared(identifiers), _shared(references), uses_now
+    return code, constants, result_type, identifiers, references, uses_now
 
 
 def _written(value: object, readers: Mapping[str, Mapping[str, Reader]]) -> tuple[str, object] | None:
@@ -84,14 +83,3 @@ _READ: Mapping[str, Callable[[Any, Mapping[str, Mapping[str, Reader]]], object]]
     "matches": lambda value, _: regex.literal(value),
     "record": lambda value, readers: readers[value],
 }
-
-MANY = 4_096
-_known: dict[Any, Any] = {}
-
-
-def _shared(value: T) -> T:
-    """Return a value that is equal, most often one that is there already."""
-    if len(_known) > MANY:
-        _known.clear()
-    found: T = _known.setdefault(value, value)
-    return found

@@ -30,6 +30,7 @@ PHASES: Mapping[str, str] = {
     "check": "tests.bench.check:check",
     "server": "tests.bench.server:server",
     "load": "tests.bench.loading:load",
+    "reload": "tests.bench.reloading:reload",
 }
 """Name of a phase to the function that measures it; imported only if it is run."""
 

@@ -88,7 +88,7 @@ def test_a_directory_of_another_user_is_refused(
     """A directory that is somebody else's is not used, whatever its mode."""
     cache.write({ONE: b"first"})
     owner = folder.stat().st_uid
-    monkeypatch.setattr(module.os, "geteuid", lambda: owner + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(CacheError, match="belongs to another user"):
         cache.read()
 

@@ -12,10 +12,12 @@ import pytest
 from engine import CheckInput, Effect, Engine, PolicyError, Principal, Resource, Settings, Snapshot
 from engine.artefacts import bench, crew, workshop
 from engine.artefacts.bench import Bench
+from engine.artefacts.cache import FEW
 from engine.artefacts.crew import make_together
 from engine.artefacts.edition import edition
 from engine.compile import environment_of
 from engine.engine import Loader
+from engine.load import load_policy
 from engine.policy import expressions_of
 
 if TYPE_CHECKING:
@@ -47,7 +49,6 @@ def files() -> dict[str, bytes]:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note what is read in this process, and not taken from elsewhere."""
     found: list[str] = []
-    load_policy = bench.load_policy
 
     def noting(content: str | bytes, file: str) -> object:
         found.append(file)
@@ -100,7 +101,7 @@ def test_packs_do_not_pile_up(tmp_path: Path, files: dict[str, bytes], compiled:
     for number in range(20):
         files["kind3.yaml"] = POLICY.format(number=100 + number).encode()
         Loader(Settings(), cache=cache, processes=1).table(Snapshot(files))
-    assert len(list(cache.glob("*.pack"))) <= workshop.FEW + 1
+    assert len(list(cache.glob("*.pack"))) <= FEW + 1
     compiled.clear()
     decides(Loader(Settings(), cache=cache, processes=1), files)
     assert compiled == []
