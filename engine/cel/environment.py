@@ -12,7 +12,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from engine.cel import codegen, library, portable, runtime, wellknown
+from engine.cel import codegen, library, portable, runtime, shapes, wellknown
 from engine.cel.block import BlockChecker
 from engine.cel.checks import Survey, survey
 from engine.cel.codegen import Generated, Vocabulary
@@ -131,6 +131,8 @@ class Environment:
             needs_now=library.NEEDS_NOW,
         )
         self._programs: weakref.WeakValueDictionary[str, Program] = weakref.WeakValueDictionary()
+        self._shapes: dict[str, tuple[shapes.Shape | None, portable.Parts | None] | None] = {}
+        """What came of each shape that has come again; ``None`` for those that have come once."""
         self.kept: KeptPrograms | None = None
         """Where compiled expressions are kept beyond the life of this process, if that is so."""
 
@@ -147,23 +149,59 @@ class Environment:
         return Expression(text, name, program)
 
     def _compiled(self, text: str) -> Program:
-        root, found = self._checked(text)
-        generated = self._generated(text, root)
         listing = Listing(_file(text), text)
-        parts = (
-            codegen.compiled(generated, listing.file),
-            generated.constants,
-            str(root.type),
-            frozenset(found.identifiers),
-            frozenset(found.references),
-            generated.uses_now,
-        )
-        findings = None if self._inspect is None else self._inspect(root)
+        # What is found out about an expression speaks of its constants too: then each is looked into.
+        parts = self._filled(text, listing.file) if self._inspect is None else None
+        findings = None
+        if parts is None:
+            root, parts = self._parts(text, listing.file)
+            findings = None if self._inspect is None else self._inspect(root)
         if self.kept is not None:
             data = portable.packed(parts, self._vocabulary.readers)
             if data is not None:
                 self.kept.put(text, data, findings)
         return self._program(listing, parts, findings)
+
+    def _parts(self, text: str, file: str) -> tuple[Node, portable.Parts]:
+        root, found = self._checked(text)
+        generated = self._generated(text, root)
+        code = codegen.compiled(generated, file)
+        identifiers, references = frozenset(found.identifiers), frozenset(found.references)
+        return root, (
+            code,
+            generated.constants,
+            str(root.type),
+            identifiers,
+            references,
+            generated.uses_now,
+        )
+
+    def _filled(self, text: str, file: str) -> portable.Parts | None:
+        """Return *text* compiled by way of another of its shape, ``None`` if that is not possible."""
+        outline = shapes.outline(text)
+        if outline is None:
+            return None
+        if outline.left not in self._shapes:
+            if len(self._shapes) >= shapes.REMEMBERED:
+                self._shapes.clear()
+            self._shapes[outline.left] = None
+            return None
+        known = self._shapes[outline.left]
+        if known is None:
+            known = self._shapes[outline.left] = self._shape(text, outline)
+        shape, parts = known
+        if shape is None or parts is None:
+            return None
+        return (shape.filled(outline.literals, file), *parts[1:])
+
+    def _shape(self, text: str, outline: shapes.Outline) -> tuple[shapes.Shape | None, portable.Parts | None]:
+        """Compile a shape that has come a second time."""
+        stand_ins = outline.stand_ins()
+        try:
+            root, parts = self._parts(outline.with_constants(text, stand_ins), "<cel>")
+        except CompileError:
+            return None, None  # then neither is any other text of this shape valid; each says so itself
+        return shapes.shape(root, parts[0], parts[1], stand_ins), parts
 
     def _unpacked(self, text: str) -> Program | None:
         """Return what *text* was compiled to before, ``None`` if that is not kept."""

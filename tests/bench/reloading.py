@@ -106,7 +106,7 @@ class _Changes:
             raise RuntimeError(f"only {self._made} changes were made")
 
     def _run(self) -> None:
-        while not self._stop.wait(SECONDS / CHANGES * 0.9):
+        while not self._stop.wait(SECONDS / CHANGES * 0.75):
             number = self._made * 37 % POLICIES
             path = self._policies / f"team{number // 100}" / f"kind{number}.yaml"
             path.write_text(loading.policy(number, self._made))
