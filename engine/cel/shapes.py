@@ -72,7 +72,8 @@ class Outline:
 
     def with_constants(self, text: str, constants: Sequence[Constant]) -> str:
         """Return *text*, which has this outline, with other literals."""
-        pieces, at = [], 0
+        pieces: list[str] = []
+        at = 0
         for constant, (start, end) in zip(constants, self.spans, strict=True):
             quote = text[start]
             written = (
@@ -89,7 +90,8 @@ def outline(text: str) -> Outline | None:
     """Return the outline of *text*, ``None`` if it has no literals that may be exchanged."""
     if not text.isascii() or _GAPS.search(text):
         return None
-    left, at = [], 0
+    left: list[str] = []
+    at = 0
     literals: list[Constant] = []
     spans = []
     for found in TOKEN.finditer(text):
