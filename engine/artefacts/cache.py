@@ -149,15 +149,14 @@ class Cache:
         That another one is slow, or hangs, holds nobody up for longer than :data:`WAIT`.
         """
         with self._opened() as directory:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                lock = os.open(_LOCK, flags, 0o600, dir_fd=directory)
-            except OSError as error:
-                raise CacheError(f"no lock: {error.strerror}") from None
-            try:
-                yield _locked(lock)
-            finally:
-                os.close(lock)
+            lock = os.open(
+                _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory
+            )
+        # What goes wrong inside, with the directory closed again, is nothing of the cache's.
+        try:
+            yield _locked(lock)
+        finally:
+            os.close(lock)
 
     # -- the directory -------------------------------------------------------------------------------------
 
