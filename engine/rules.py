@@ -295,6 +295,8 @@ class RuleTable:
         """What is asked of attributes, by kind and version; empty when that is not enforced."""
         self.reads_action = self._asks_for_action(self.policies.values())
         """What is found out for one action may not hold for another."""
+        self.is_observed = False
+        """Conditions have to be asked as they are: someone listens (:mod:`engine.observed`)."""
 
     def _asks_for_action(self, policies: Iterable[CompiledPolicy]) -> bool:
         return self.settings.runtime_action and any(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.cel.nodes import Node
     from engine.cel.runtime import Listing
 
-__all__ = ["Generated", "UnsupportedError", "Vocabulary", "build", "generate"]
+__all__ = ["Generated", "UnsupportedError", "Vocabulary", "build", "built", "generate"]
 
 CALLS = {**operators.CALLS, **control.CALLS}
 
@@ -32,18 +32,25 @@ def generate(root: Node, vocabulary: Vocabulary) -> Generated:
 
 def build(generated: Generated, listing: Listing, names: dict[str, Any]) -> Callable[[object], Any]:
     """Make the Python function; *names* is all that it can reach beside its own constants."""
-    return function(compiled(generated, listing.file), listing, generated.constants, names)
+    return built(generated.definition, listing.file, names, (listing, *generated.constants))
 
 
-def compiled(generated: Generated, file: str) -> types.CodeType:
-    """Return the code of the function, which says in tracebacks that it stands in *file*."""
-    module = ast.Module([generated.definition], [])
+def built(
+    definition: ast.FunctionDef, file: str, names: dict[str, Any], constants: tuple[object, ...]
+) -> Callable[..., Any]:
+    """Make a Python function whose last parameters are bound to *constants*."""
+    return function(compiled(definition, file), names, constants)
+
+
+def compiled(definition: ast.FunctionDef, file: str) -> types.CodeType:
+    """Return the code of a function, which says in tracebacks that it stands in *file*."""
+    module = ast.Module([definition], [])
     code = compile(module, file, "exec", dont_inherit=True, optimize=0)
     return next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
 
 
 def function(
-    code: types.CodeType, listing: Listing, constants: tuple[object, ...], names: dict[str, Any]
-) -> Callable[[object], Any]:
-    """Make the Python function of its code."""
-    return types.FunctionType(code, names, "expression", (listing, *constants))
+    code: types.CodeType, names: dict[str, Any], constants: tuple[object, ...]
+) -> Callable[..., Any]:
+    """Make a Python function of its code; its last parameters are bound to *constants*."""
+    return types.FunctionType(code, names, code.co_name, constants)

@@ -91,6 +91,17 @@ class KeptPrograms(Protocol):
         """Keep them."""
 
 
+def vocabulary(records: Sequence[Record], namespaces: Collection[str]) -> Vocabulary:
+    """Return what code can refer to that is generated for expressions over *records* and *namespaces*."""
+    return Vocabulary(
+        records={record.name: record for record in records},
+        readers=readers(records),
+        namespaces=frozenset(namespaces),
+        functions=FUNCTION_NAMES,
+        needs_now=library.NEEDS_NOW,
+    )
+
+
 class Environment:
     """Compiles expressions over a set of variables.
 
@@ -123,13 +134,7 @@ class Environment:
             container=container,
         )
         self._namespaces = dict.fromkeys(namespaces, NAMESPACE_TYPE)
-        self._vocabulary = Vocabulary(
-            records={record.name: record for record in records},
-            readers=readers(records),
-            namespaces=frozenset(namespaces),
-            functions=FUNCTION_NAMES,
-            needs_now=library.NEEDS_NOW,
-        )
+        self._vocabulary = vocabulary(records, namespaces)
         self._programs: weakref.WeakValueDictionary[str, Program] = weakref.WeakValueDictionary()
         self._shapes: dict[str, tuple[shapes.Shape | None, portable.Parts | None] | None] = {}
         """What came of each shape that has come again; ``None`` for those that have come once."""
@@ -165,7 +170,7 @@ class Environment:
     def _parts(self, text: str, file: str) -> tuple[Node, portable.Parts]:
         root, found = self._checked(text)
         generated = self._generated(text, root)
-        code = codegen.compiled(generated, file)
+        code = codegen.compiled(generated.definition, file)
         identifiers, references = frozenset(found.identifiers), frozenset(found.references)
         return root, (
             code,
@@ -218,7 +223,7 @@ class Environment:
 
     def _program(self, listing: Listing, parts: portable.Parts, findings: Any) -> Program:
         code, constants, result_type, identifiers, references, uses_now = parts
-        function = codegen.function(code, listing, constants, GLOBALS)
+        function = codegen.function(code, GLOBALS, (listing, *constants))
         return Program(
             function,
             listing,
