@@ -209,9 +209,9 @@ def _decide(engine: Any, amount: float) -> Any:
     return engine.check(asked).actions["approve"].effect
 
 
-def resident() -> float:
-    """Return how much memory this process holds, in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def resident(process: int | str = "self") -> float:
+    """Return how much memory a process holds, in MiB."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MEBIBYTE
 
 

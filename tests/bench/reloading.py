@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.bench import loading
 from tests.bench.measure import Measurement
-from tests.bench.server import CHECK, _framed, _free_port, _process, _ready
+from tests.bench.server import CHECK, _children, _framed, _free_port, _process, _ready
 from tests.bench.service import CONFIGURATION, DERIVED_ROLES, POLICY, environment, request
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def reload(rounds: int) -> Iterator[Measurement]:
             found["in peace"].append(_turn(server, payload, directory))
             with _Changes(policies):
                 found["while policies change"].append(_turn(server, payload, directory))
+        pid = server.process.pid
+        memory = max(loading.resident(each) for each in (pid, *_children(pid)))
     yield from _measurements(found)
+    yield Measurement("reload", f"memory of a worker, {POLICIES:,} policies", memory, "MiB", budget=300)
 
 
 def _measurements(found: dict[str, list[Turn]]) -> Iterator[Measurement]:
