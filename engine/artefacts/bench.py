@@ -28,9 +28,13 @@ POLICY, PROGRAM = "policy", "program"
 class Bench:
     """Reads files, and keeps compiled expressions for an environment: what is known is not made again."""
 
-    def __init__(self, edition: bytes, packs: Sequence[Pack] = ()) -> None:
+    def __init__(self, edition: bytes, packs: Sequence[Pack] = (), *, keeps: bool = True) -> None:
+        """Begin with *packs*; *keeps* says whether what is made here will be wanted elsewhere."""
         self.edition = edition
+        self.keeps = keeps
         self.packs = list(packs)
+        self._ready: dict[str, tuple[bytes, p.Policy | None]] = {}
+        """Policies that were read here ahead of time, by file."""
         self.made: dict[bytes, bytes] = {}
         """What stands in no pack, by key."""
         self.used: set[bytes] = set()
@@ -49,6 +53,9 @@ class Bench:
             PolicyError: with every fault of the file.
 
         """
+        ready = self._ready.pop(file, None)
+        if ready is not None and ready[0] is content:
+            return ready[1]
         key = key_of(self.edition, POLICY, content)
         kept = self._find(key)
         if kept is not None:
@@ -57,8 +64,9 @@ class Bench:
             except Exception:  # whatever it is that was kept, it is no policy
                 logger.warning("a policy that was kept cannot be used", exc_info=True)
         policy = load_policy(content, file)
-        with contextlib.suppress(FormlessError):
-            self.made[key] = policy_form(policy)
+        if self.keeps:
+            with contextlib.suppress(FormlessError):
+                self.made[key] = policy_form(policy)
         return policy
 
     def get(self, text: str) -> tuple[bytes, Any] | None:
@@ -89,6 +97,7 @@ class Bench:
                 policy = self.policy(content, file)
             except PolicyError:
                 continue
+            self._ready[file] = content, policy
             for text in expressions_of(policy):
                 with contextlib.suppress(CompileError):
                     held.append(environment.compile(text))

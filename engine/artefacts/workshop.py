@@ -68,7 +68,7 @@ class Workshop:
             yield
             return
         cache = None if self._cache is None else Cache(self._cache, known)
-        self._bench = self._environment.kept = bench = Bench(known)
+        self._bench = self._environment.kept = bench = Bench(known, keeps=cache is not None)
         try:
             with contextlib.ExitStack() as until_kept:
                 held = self._prepared(bench, cache, files, until_kept)
@@ -80,7 +80,9 @@ class Workshop:
             self._bench = self._environment.kept = None
 
     def _helps(self, files: int) -> bool:
-        return files >= (VERY_MANY if self._cache is None else MANY)
+        if self._cache is not None:
+            return files >= MANY
+        return files >= VERY_MANY and self._processes > 1
 
     def _prepared(
         self, bench: Bench, cache: Cache | None, files: Mapping[str, bytes], until_kept: contextlib.ExitStack

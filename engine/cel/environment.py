@@ -84,6 +84,10 @@ class Place:
 class KeptPrograms(Protocol):
     """Keeps compiled expressions by their texts, for environments that are alike."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it wants what is compiled; else it only gives what it has."""
+
     def get(self, text: str) -> tuple[bytes | memoryview, Any] | None:
         """Return the form of :mod:`engine.cel.portable` and the findings, ``None`` when there are none."""
 
@@ -161,10 +165,12 @@ class Environment:
         if parts is None:
             root, parts = self._parts(text, listing.file)
             findings = None if self._inspect is None else self._inspect(root)
-        if self.kept is not None:
+        if self.kept is not None and self.kept.keeps:
             data = portable.packed(parts, self._vocabulary.readers)
             if data is not None:
                 self.kept.put(text, data, findings)
+                # Code that was packed holds on to a copy of its bytes for ever; what is unpacked does not.
+                parts = portable.unpacked(data, self._vocabulary.readers)
         return self._program(listing, parts, findings)
 
     def _parts(self, text: str, file: str) -> tuple[Node, portable.Parts]:
