@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import sys
 import threading
@@ -120,19 +121,29 @@ def test_a_cache_that_cannot_be_used_is_not_needed(
     assert list(cache.iterdir()) == []
 
 
-def test_what_is_kept_but_makes_no_sense_is_made_again(
+@pytest.mark.parametrize("nonsense", [b"(", marshal.dumps((b"(", None)), marshal.dumps(([], 1))])
+def test_an_expression_that_makes_no_sense_is_made_again(
+    tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, nonsense: bytes
+) -> None:
+    """What is sound as a file of the cache and no expression is ignored."""
+
+    def put(self: Bench, text: str, *_: object) -> None:
+        self.made[self._key_of_program(text)] = nonsense
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Bench, "put", put)
+        Loader(Settings(), cache=tmp_path / "cache", processes=1).table(Snapshot(files))
+    decides(Loader(Settings(), cache=tmp_path / "cache", processes=1), files)
+
+
+def test_a_policy_that_makes_no_sense_is_made_again(
     tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An artefact that is sound as a file and no policy or expression is ignored."""
-    cache = tmp_path / "cache"
+    """What is sound as a file of the cache and no policy is ignored."""
     with monkeypatch.context() as patched:
         patched.setattr(bench, "policy_form", lambda _: b"[")
-        Loader(Settings(), cache=cache, processes=1).table(Snapshot(files))
-    decides(Loader(Settings(), cache=cache, processes=1), files)
-    with monkeypatch.context() as patched:
-        patched.setattr("engine.cel.portable.packed", lambda *_: b"(")
-        Loader(Settings(), cache=tmp_path / "other", processes=1).table(Snapshot(files))
-    decides(Loader(Settings(), cache=tmp_path / "other", processes=1), files)
+        Loader(Settings(), cache=tmp_path / "cache", processes=1).table(Snapshot(files))
+    decides(Loader(Settings(), cache=tmp_path / "cache", processes=1), files)
 
 
 def test_mistakes_are_said_again(tmp_path: Path, files: dict[str, bytes]) -> None:
