@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import signal
@@ -48,8 +49,15 @@ reload of policies would hold up answers for as long, each time the loop comes b
 def _settle_memory() -> None:
     """Take what was loaded out of the sight of the collector, which would walk all of it again and again."""
     gc.collect()
+    _trim_heap()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+
+
+def _trim_heap() -> None:
+    """Give back what loading took and left: glibc keeps it otherwise, some 50 MiB after 10,000 policies."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class PdpApi(Protocol):

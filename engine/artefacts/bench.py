@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.artefacts.edition import key_of
 from engine.artefacts.forms import FormlessError, form_of, policy_form, policy_of, value_of
+from engine.artefacts.shelf import Shelf
 from engine.cel import CompileError
 from engine.load import PolicyError, load_policy
 from engine.policy import expressions_of
@@ -35,7 +36,7 @@ class Bench:
         self.packs = list(packs)
         self._ready: dict[str, tuple[bytes, p.Policy | None]] = {}
         """Policies that were read here ahead of time, by file."""
-        self.made: dict[bytes, bytes] = {}
+        self.made = Shelf()
         """What stands in no pack, by key."""
         self.used: set[bytes] = set()
         """The keys of what was taken from packs."""

@@ -19,6 +19,8 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from engine.artefacts.shelf import Shelf
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -105,7 +107,7 @@ class _Helper(threading.Thread):
         super().__init__(name="policy-compiler", daemon=True)
         self._hello = edition, settings.runtime_action, settings.schema_enforcement
         self._waiting = waiting
-        self._made: dict[bytes, bytes] = {}
+        self._made = Shelf()
         self._process: subprocess.Popen[bytes] | None = None
         self._given_up = False
 
@@ -214,4 +216,4 @@ def work() -> None:
             files = _receive(here)
             environment.kept = bench = Bench(wanted)
             held += bench.make(files, environment)
-            _send(back, bench.made)
+            _send(back, dict(bench.made))
