@@ -31,6 +31,7 @@ PHASES: Mapping[str, str] = {
     "server": "tests.bench.server:server",
     "load": "tests.bench.loading:load",
     "reload": "tests.bench.reloading:reload",
+    "stores": "tests.bench.stores:stores",
 }
 """Name of a phase to the function that measures it; imported only if it is run."""
 
