@@ -39,10 +39,10 @@ from engine.storage.tree import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-QUIET = 0.04
+QUIET = 0.03
 """Seconds without a change after which a burst of edits counts as over."""
 
-PATIENCE = 50
+PATIENCE = 70
 """How often a reading is repeated because of changes; then the last consistent state is handed out."""
 
 FILLING = 0.5
