@@ -131,7 +131,11 @@ def build(settings: config.Config) -> App:
     """
     http = client(MAX_CONNECTIONS)
     store = open_store(settings.storage.driver, settings.storage.options())
-    engine = Engine.from_store(store, settings=engine_settings(settings.engine, settings.attribute_schemas))
+    engine = Engine.from_store(
+        store,
+        settings=engine_settings(settings.engine, settings.attribute_schemas),
+        cache=settings.engine.cache.settings,
+    )
     _log_warnings(engine.status)
     key_sets = {keys.id: _made_key_set(keys, http) for keys in settings.aux_data.jwt.key_sets}
     authorizer = _authorizer(settings, engine, key_sets, http)

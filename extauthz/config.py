@@ -33,6 +33,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from engine.artefacts.cache import MAX_BYTES as CACHE_BYTES
+from engine.artefacts.cache import CacheSettings
 from engine.document import Document, DocumentError, Fault
 from engine.document import parse as parse_document
 from extauthz import blocks, slots
@@ -265,6 +267,25 @@ Evaluation = Literal["safe", "strict", "lenient"]
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
+class PolicyCache(Block):
+    """Ours: where what policies compile to is kept, so that the next start need not compile them again."""
+
+    enabled: bool = True
+    directory: str = ""
+    """Empty: ``extauthz`` in the user's directory for caches."""
+    max_bytes: Annotated[int, Field(ge=1024 * 1024, le=1 << 36)] = CACHE_BYTES
+
+    @property
+    def settings(self) -> CacheSettings | None:
+        """What the engine is told; ``None`` where nothing is kept."""
+        if not self.enabled:
+            return None
+        if self.directory:
+            return CacheSettings(FilePath(self.directory).absolute(), self.max_bytes)
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - does not raise
+        return CacheSettings(FilePath(home, "extauthz"), self.max_bytes) if os.path.isabs(home) else None  # noqa: PTH117
+
+
 class EngineSettings(Block):
     """How policies are evaluated."""
 
@@ -277,6 +298,7 @@ class EngineSettings(Block):
     """Ours: what a condition that fails at run time does. See :attr:`mode`."""
     runtime_action: bool = False
     """Ours: policies may read ``runtime.action``, which Cerbos does not know."""
+    cache: PolicyCache = PolicyCache()
     cel_error_log_level: Any = None
     policy_loader_timeout: Any = None
     num_workers: Any = None

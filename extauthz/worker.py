@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import logging
 import os
 import signal
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -40,11 +42,23 @@ YOUNG: Final = 50_000
 """Allocations between two looks for garbage in cycles. Requests leave none behind when all goes well."""
 
 
+SWITCH: Final = 0.001
+"""Seconds that a thread computes before another one that waits gets its turn. By Python's default of 5 ms a
+reload of policies would hold up answers for as long, each time the loop comes back from the network."""
+
+
 def _settle_memory() -> None:
     """Take what was loaded out of the sight of the collector, which would walk all of it again and again."""
     gc.collect()
+    _trim_heap()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+
+
+def _trim_heap() -> None:
+    """Give back what loading took and left: glibc keeps it otherwise, some 50 MiB after 10,000 policies."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class PdpApi(Protocol):
@@ -226,6 +240,7 @@ class Worker:
         services = None if pdp is None else pdp.rpc()
         self._pdp_app = not_found if pdp is None else pdp.rest(self._is_serving)
         _settle_memory()
+        sys.setswitchinterval(SWITCH)
         server = GrpcServer(
             self._app.authorizer,
             self._own_status,

@@ -165,9 +165,9 @@ def _process(
             process.wait(timeout=60)
 
 
-def _ready(process: subprocess.Popen[bytes], port: int) -> Server:
+def _ready(process: subprocess.Popen[bytes], port: int, seconds: float = READY) -> Server:
     """Wait until somebody listens."""
-    deadline = time.monotonic() + READY
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

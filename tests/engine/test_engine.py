@@ -227,7 +227,7 @@ def test_answers_belong_to_the_old_or_the_new_policies(tmp_path: Path) -> None:
     done = threading.Event()
 
     def keep_asking(engine: Engine) -> None:
-        while not done.is_set():
+        while not done.wait(0.0005):  # else whoever writes the files gets no turn in between
             decisions = engine.check_many(asked)
             answers.add(
                 tuple((d.actions["read"].effect, *(out.value for out in d.outputs)) for d in decisions)

@@ -347,6 +347,32 @@ def test_policies_may_read_the_action_where_the_file_says_so(block: str, known: 
     assert read(f"engine: {block}").config.engine.runtime_action is known
 
 
+@pytest.mark.parametrize(
+    ("block", "directory"),
+    [
+        ("{}", "/home/ann/.cache/extauthz"),
+        ("{cache: {directory: /var/cache/policies}}", "/var/cache/policies"),
+        ("{cache: {enabled: false, directory: /var/cache/policies}}", None),
+    ],
+)
+def test_policies_are_kept_where_the_file_says(
+    block: str, directory: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What policies compile to is kept in the user's directory for caches, elsewhere, or not at all."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    found = read(f"engine: {block}").config.engine.cache.settings
+    assert (None if found is None else str(found.directory)) == directory
+
+
+def test_a_cache_has_a_size() -> None:
+    """The room of the cache can be set, and is never none at all."""
+    found = read("engine: {cache: {maxBytes: 2000000}}").config.engine.cache.settings
+    assert found is not None
+    assert found.max_bytes == 2_000_000
+    assert len(faults("engine: {cache: {maxBytes: 1}}")) == 1
+
+
 def test_a_file_without_routes_denies_everything() -> None:
     """A file without routes is possible, allows nothing, and says so."""
     loaded = read("extAuthz: {}")
