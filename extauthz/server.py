@@ -17,7 +17,7 @@ from extauthz.board import Board
 from extauthz.certificates import CertificateError, Certificates
 from extauthz.supervisor import Supervisor
 from extauthz.transport.address import Address, AddressError, ListenError, Reservation, listen, reserve
-from extauthz.transport.grpcio import Options
+from extauthz.transport.calls import Options
 from extauthz.worker import Ports, Worker
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import uvloop
 from extauthz.board import Board, State
 from extauthz.certificates import Certificates, server_context
 from extauthz.readiness import Component, Status
-from extauthz.transport.grpcio import GrpcServer, Options
+from extauthz.transport.calls import Options
+from extauthz.transport.grpcio import GrpcServer
 from extauthz.transport.http import HttpServer, application, not_found, unavailable
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from extauthz.transport.address import Address
-    from extauthz.transport.grpcio import Authorizer, Services
+    from extauthz.transport.calls import Authorizer, Services
 
 logger = logging.getLogger(__name__)
 
