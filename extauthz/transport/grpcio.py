@@ -222,6 +222,11 @@ class GrpcServer:
             )
         )
 
+    @property
+    def unanswered(self) -> int:
+        """Calls under way now."""
+        return self.checks.unanswered
+
     async def start(self) -> int:
         """Listen and serve; return the port (meaningless for a unix socket).
 
