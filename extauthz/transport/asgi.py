@@ -384,8 +384,9 @@ class _Call:
         left = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
         try:
             await asyncio.wait({answer, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if answer.cancelled():
-                raise Refusal(INTERNAL, CHECK_FAILED)  # by itself: nobody else has
+            if answer.cancelled():  # by itself: nobody else has
+                logger.error("a call cancelled itself; the client gets an error, not an answer")
+                raise Refusal(INTERNAL, CHECK_FAILED)
             if answer.done():
                 return answer.result()
             if gone.done():
