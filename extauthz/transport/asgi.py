@@ -274,6 +274,7 @@ class _Call:
         self._started = False
 
     def _read_deadline(self) -> float | None:
+        """Return the time until which the client waits; one that cannot be read is none."""
         found = _TIMEOUT.fullmatch(self._headers.get(b"grpc-timeout", b""))
         if found is None:
             return None
@@ -300,9 +301,6 @@ class _Call:
             raise _NotGrpc(415, "the content type has to be application/grpc")
         if self._headers.get(b"te") != b"trailers":
             raise Refusal(INTERNAL, "trailers do not reach the client: there is no `te: trailers`")
-        timeout = self._headers.get(b"grpc-timeout")
-        if timeout is not None and self._deadline is None:
-            raise Refusal(INTERNAL, "malformed grpc-timeout")
 
     # --- what comes ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,9 @@ import h2.events
 
 from tests.extauthz.processes import METHOD
 
+PATIENCE = 3.0
+"""Seconds without a word of the server after which there is no answer."""
+
 
 @dataclass(slots=True)
 class Answered:
@@ -26,6 +29,11 @@ class Answered:
     def status(self) -> str:
         """GRPC's status; empty when there was none."""
         return self.trailers.get("grpc-status") or self.headers.get("grpc-status", "")
+
+    @property
+    def outcome(self) -> str:
+        """GRPC's status or, when there was none, HTTP's."""
+        return self.status or f"HTTP {self.headers.get(':status')}"
 
 
 def frame(message: bytes, *, flag: int = 0, size: int | None = None) -> bytes:
@@ -58,7 +66,8 @@ def asked(
 
 def _answered(connection: h2.connection.H2Connection, wire: socket.socket) -> Answered:
     answered = Answered()
-    while data := wire.recv(65536):
+    wire.settimeout(PATIENCE)
+    while data := _received(wire):
         for event in connection.receive_data(data):
             match event:
                 case h2.events.ResponseReceived():
@@ -75,6 +84,14 @@ def _answered(connection: h2.connection.H2Connection, wire: socket.socket) -> An
         wire.sendall(connection.data_to_send())
     answered.reset = True
     return answered
+
+
+def _received(wire: socket.socket) -> bytes:
+    """Read; nothing when the server has closed, or says nothing: grpcio waits on for what does not come."""
+    try:
+        return wire.recv(65536)
+    except TimeoutError:
+        return b""
 
 
 def _texts(headers: object) -> dict[str, str]:
