@@ -88,8 +88,8 @@ def _headed(text: str, transport: str) -> str:
     )
     head = (
         f"# A gateway that asks extauthz about every request. {start}\n#\n"
-        "# Made by `extauthz envoy-config`. Every setting that a decision depends on is written down, even where\n"
-        "# it repeats Envoy's default: what stands in the file does not change with the next release.\n\n"
+        "# Made by `extauthz envoy-config`. Every setting that a decision depends on is written down, even\n"
+        "# where it repeats Envoy's default: what stands here does not change with the next release.\n\n"
     )
     return head + text[text.index(_FIRST) :]
 

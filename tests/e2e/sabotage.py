@@ -79,7 +79,7 @@ class SabotagedApp:
 
 
 def loaded() -> Loaded:
-    return Loaded(Server(http_listen_addr=os.environ[PORT]), SabotagedApp)
+    return Loaded(Server.model_validate({"httpListenAddr": os.environ[PORT]}), SabotagedApp)
 
 
 app = Hosted(loaded)
