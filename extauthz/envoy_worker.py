@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from extauthz.board import Board, State
-from extauthz.hosted import PLACE, Place
+from extauthz.hosted import LEAVE, PLACE, RELOAD, Place
 from extauthz.transport import envoy
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class _EnvoyWorker:
         self._material = None if plan.certificates is None else plan.certificates.current()
         self._control, self._inside = socket.socketpair()
         self._stops = 0
+        self._reload = False
         self._told = 0
         self._kill_at = float("inf")
         self._code: int | None = None
@@ -116,12 +117,13 @@ class _EnvoyWorker:
         """Start Envoy, mind it, and return the exit code."""
         if self._material is not None:
             envoy.write_secrets(self._secrets, self._material)
-        with _woken_by(signal.SIGTERM, signal.SIGCHLD, call=self._on_signal) as woken:
+        with _woken_by(signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, call=self._on_signal) as woken:
             process = self._spawned()
             self._inside.close()
             log = _Log(process)
             while process.poll() is None:
                 self._wait(woken, log)
+                self._pass_on_reload()
                 self._pass_on_stop(process)
                 self._renew_certificate()
             log.read()
@@ -131,6 +133,7 @@ class _EnvoyWorker:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self._stops += number == signal.SIGTERM
+        self._reload |= number == signal.SIGHUP
 
     def _spawned(self) -> subprocess.Popen[bytes]:
         plan, program = self._plan, self._plan.program
@@ -191,6 +194,15 @@ class _EnvoyWorker:
             if said:
                 self._code = said[0]
 
+    def _pass_on_reload(self) -> None:
+        if self._reload:
+            self._reload = False
+            self._say(RELOAD)
+
+    def _say(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):  # it is ending already
+            self._control.send(word)
+
     def _pass_on_stop(self, process: subprocess.Popen[bytes]) -> None:
         now = time.monotonic()
         if self._stops > self._told and self._plan.board[self._index] == State.STARTING:
@@ -199,8 +211,7 @@ class _EnvoyWorker:
         while self._told < min(self._stops, 2):
             self._told += 1
             self._kill_at = now + (self._plan.drain_timeout if self._told == 1 else 0) + GRACE
-            with contextlib.suppress(OSError):  # it is ending already
-                self._control.send(b"s")
+            self._say(LEAVE)
         if now >= self._kill_at:
             logger.error("Envoy did not stop in time: killed", extra={"envoy": process.pid})
             process.kill()
