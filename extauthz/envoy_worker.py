@@ -104,7 +104,7 @@ class _EnvoyWorker:
         self._index = index
         self._parent: int | None = parent
         self._admin = str(directory / "admin.sock")
-        self._secrets = str(directory / "secrets.json")
+        self._directory = directory
         self._material = None if plan.certificates is None else plan.certificates.current()
         self._control, self._inside = socket.socketpair()
         self._stops = 0
@@ -116,7 +116,7 @@ class _EnvoyWorker:
     def run(self) -> int:
         """Start Envoy, mind it, and return the exit code."""
         if self._material is not None:
-            envoy.write_secrets(self._secrets, self._material)
+            envoy.write_secrets(self._directory, self._material)
         with _woken_by(signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, call=self._on_signal) as woken:
             process = self._spawned()
             self._inside.close()
@@ -153,7 +153,7 @@ class _EnvoyWorker:
             plan.listener,
             plan.options,
             admin=self._admin,
-            secrets=None if self._material is None else self._secrets,
+            secrets=None if self._material is None else self._directory,
             client_certificate=self._material is not None and self._material.client_ca is not None,
             app=program.app,
         )
@@ -174,12 +174,13 @@ class _EnvoyWorker:
         """Sleep until something happens, and deal with what can be read."""
         timeouts = [self._kill_at - time.monotonic(), LOOK if self._material is not None else float("inf")]
         timeout = max(min(timeouts), 0)
-        sources = [woken, self._control, *log.descriptors, *([] if self._parent is None else [self._parent])]
+        sources = [woken, self._control.fileno(), *log.descriptors]
+        sources += [] if self._parent is None else [self._parent]
         ready = select.select(sources, [], [], None if timeout == float("inf") else timeout)[0]
         if woken in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(woken, 4096)
-        if self._control in ready:
+        if self._control.fileno() in ready:
             self._hear()
         if self._parent in ready:
             logger.error("the supervising process is gone: stopping")
@@ -223,7 +224,7 @@ class _EnvoyWorker:
         material = self._plan.certificates.current()
         if material is not self._material:
             self._material = material
-            envoy.write_secrets(self._secrets, material)
+            envoy.write_secrets(self._directory, material)
 
     def _exit_code(self, returned: int) -> int:
         """Return what the service said; else, of an Envoy that ended by itself, something that is not 0."""

@@ -34,7 +34,15 @@ from extauthz.transport.calls import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+    )
 
     from extauthz.readiness import Readiness
     from extauthz.transport.calls import Authorizer, Pairs, Procedure
@@ -322,7 +330,7 @@ class _Call:
             raise Refusal(INTERNAL, "no message")
         return found
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes]:
         """Read messages as they come, until the client has no more; raises as :meth:`message` does."""
         held = bytearray()
         async for part in self._parts():
@@ -495,7 +503,7 @@ class Health:
         """Let every watcher go."""
         self._ended.set()
 
-    def _state(self, name: str) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+    def _state(self, name: str) -> int:
         response = health_pb2.HealthCheckResponse
         if name not in self._names:
             return response.SERVICE_UNKNOWN
@@ -516,7 +524,7 @@ def _asked(message: bytes) -> str:
         raise Refusal(INTERNAL, "the message is not a HealthCheckRequest") from None
 
 
-def _state(state: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> bytes:
+def _state(state: int) -> bytes:
     return health_pb2.HealthCheckResponse(status=state).SerializeToString()
 
 
@@ -530,7 +538,8 @@ def _reflection(services: Services) -> Iterator[tuple[str, Handler]]:
 
     async def info(call: _Call) -> None:
         requests = (_reflected(message) async for message in call.messages())
-        async for response in servicer.ServerReflectionInfo(requests, None):
+        answers: AsyncIterator[Any] = servicer.ServerReflectionInfo(requests, None)  # type: ignore[assignment]  # so it is
+        async for response in answers:
             await call.stream(response.SerializeToString())
         await call.end()
 
