@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,6 +30,7 @@ from extauthz.certificates import Certificates
 from extauthz.transport.address import Address, listen
 from extauthz.transport.asgi import GrpcApplication
 from extauthz.transport.calls import QUIET, Options
+from extauthz.transport.envoy import PYTHON
 from extauthz.worker import Ports, StartError, Worker, explain
 
 if TYPE_CHECKING:
@@ -200,6 +202,7 @@ class Hosted:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        sys.executable = os.environ.get(PYTHON, sys.executable)
         place = Place.read()
         _log(place)
         try:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 API: Final = "type.googleapis.com/envoy"
 APP: Final = "extauthz.hosted:app"
 """What pyvoy imports and calls."""
+PYTHON: Final = "EXTAUTHZ_PYTHON"
+"""Environment variable: the interpreter, for those who start another one. Inside Envoy Python can only guess."""
 LINE: Final = "envoy"
 """The key that marks a log line as one of Envoy's own."""
 
@@ -105,7 +107,7 @@ def environment() -> dict[str, str]:
         from pyvoy._server import get_envoy_environ  # noqa: PLC0415  # absent without the extra
     except ImportError as error:
         raise MissingError(HOW_TO_INSTALL) from error
-    return {**get_envoy_environ(), "PYTHONEXECUTABLE": sys.executable}
+    return {**get_envoy_environ(), PYTHON: sys.executable}
 
 
 def http_filter(app: str = APP) -> Configuration:
