@@ -27,7 +27,7 @@ API: Final = "type.googleapis.com/envoy"
 APP: Final = "extauthz.hosted:app"
 """What pyvoy imports and calls."""
 PYTHON: Final = "EXTAUTHZ_PYTHON"
-"""Environment variable: the interpreter, for those who start another one. Inside Envoy Python can only guess."""
+"""Environment variable: the interpreter, for those who start another. Inside Envoy Python can only guess."""
 LINE: Final = "envoy"
 """The key that marks a log line as one of Envoy's own."""
 
