@@ -31,6 +31,7 @@ from extauthz.transport.calls import (
     Options,
     Refusal,
     Services,
+    is_ready,
 )
 
 if TYPE_CHECKING:
@@ -507,14 +508,7 @@ class Health:
         response = health_pb2.HealthCheckResponse
         if name not in self._names:
             return response.SERVICE_UNKNOWN
-        return response.SERVING if not self._leaving and self._is_ready() else response.NOT_SERVING
-
-    def _is_ready(self) -> bool:
-        try:
-            return self._readiness().ready
-        except Exception:
-            logger.exception("the state could not be found out; health says NOT_SERVING")
-            return False
+        return response.SERVING if not self._leaving and is_ready(self._readiness) else response.NOT_SERVING
 
 
 def _asked(message: bytes) -> str:

@@ -32,6 +32,7 @@ from extauthz.transport.calls import (
     Options,
     Refusal,
     Services,
+    is_ready,
 )
 
 if TYPE_CHECKING:
@@ -257,14 +258,7 @@ class GrpcServer:
             await self._show_health()
 
     async def _show_health(self) -> None:
-        await self._health.show(serving=self._is_ready())
-
-    def _is_ready(self) -> bool:
-        try:
-            return self._readiness().ready
-        except Exception:
-            logger.exception("the state could not be found out; health says NOT_SERVING")
-            return False
+        await self._health.show(serving=is_ready(self._readiness))
 
     async def drain(self, timeout: float) -> None:
         """Leave without losing a request, within *timeout* seconds.

@@ -221,6 +221,8 @@ def cerbos(
 ) -> Iterator[Oracle]:
     """Run a Cerbos over a directory of policies; *settings* are blocks of its configuration.
 
+    Of the block ``server`` the addresses stay ours, whatever else *settings* say.
+
     With *decision_log* each check is written to :attr:`Oracle.decision_log`, one JSON object a line, with the
     errors of evaluation that the API does not tell.
 
@@ -258,7 +260,8 @@ def _start(directory: Path, folder: Path, settings: dict[str, Any], *, decision_
         decisions.touch()
     oracle = Oracle(http_port, grpc_port, folder / "cerbos.log", decisions)
     configuration = folder / "configuration.yaml"
-    blocks = _blocks(directory, http_port, grpc_port, decisions) | settings
+    blocks = _blocks(directory, http_port, grpc_port, decisions)
+    blocks |= {**settings, "server": {**settings.get("server", {}), **blocks["server"]}}
     configuration.write_text(json.dumps(blocks).replace("$", "$$"))
     command = [os.fspath(cerbos_binary()), "server", "--debug-listen-addr=", f"--config={configuration}"]
     with oracle.log.open("wb") as log:
