@@ -1,4 +1,4 @@
-"""What is grpcio's own about the gRPC port, in this process. What both transports do: test_grpc_contract.py."""
+"""What is grpcio's own about the gRPC port; what both transports do is in test_grpc_contract.py."""
 
 from __future__ import annotations
 
