@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -55,6 +56,10 @@ LEAVE: Final = b"l"
 
 SETTLED: Final = 0.05
 """Seconds between two looks whether Envoy has sent all answers."""
+LINGER: Final = 2.0
+"""Seconds after the first GOAWAY in which clients close their connections; one without a request in all that
+time hears of none, and is closed with the process."""
+_ACTIVE: Final = re.compile(r"downstream_(cx|rq)_active: (\d+)")
 ADMIN_TIMEOUT: Final = 5.0
 
 
@@ -133,8 +138,8 @@ class HostedPort:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._until_quiet(loop.time() + timeout / 2)
+                self.application.end()  # whoever watches health is told, and holds nothing up
                 await self._send_away()
-        self.application.end()
 
     async def _until_quiet(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()
@@ -149,10 +154,14 @@ class HostedPort:
             return
         async with _administration(self._admin) as admin:
             await admin.post("/drain_listeners?graceful&skip_exit")
+            loop = asyncio.get_running_loop()
+            idle_from = loop.time() + LINGER
             seen = -1
-            while not self._at_once.is_set() and (
-                seen != self.application.received or self.unanswered or await _answering(admin)
-            ):
+            while not self._at_once.is_set():
+                active = await _active(admin)
+                busy = seen != self.application.received or self.unanswered or active.get("rq", 0)
+                if not busy and (not active.get("cx", 0) or loop.time() > idle_from):
+                    return
                 seen = self.application.received
                 await asyncio.sleep(SETTLED)
 
@@ -174,13 +183,15 @@ async def _listens(admin: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _answering(admin: httpx.AsyncClient) -> bool:
-    """Tell whether Envoy still has to send something; Check only, as watches of health never end."""
+async def _active(admin: httpx.AsyncClient) -> dict[str, int]:
+    """Count requests (``rq``) and connections (``cx``) that Envoy still has; none when it does not answer."""
     try:
-        stats = (await admin.get("/stats", params={"filter": r"^http\.grpc\.downstream_rq_active$"})).text
+        stats = (
+            await admin.get("/stats", params={"filter": r"^http\.grpc\.downstream_(cx|rq)_active$"})
+        ).text
     except httpx.TransportError:
-        return False
-    return stats.strip() not in {"", "http.grpc.downstream_rq_active: 0"}
+        return {}
+    return {kind: int(count) for kind, count in _ACTIVE.findall(stats)}
 
 
 class Hosted:

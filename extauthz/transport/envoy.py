@@ -147,7 +147,7 @@ def connection_manager(options: Options, app: str = APP) -> Configuration:
             "skip_xff_append": True,
             "request_timeout": _duration(options.connection_timeout),
             "stream_idle_timeout": "0s",  # who watches the health waits long
-            "drain_timeout": "0.1s",  # between the two GOAWAYs: the time a client needs to hear of the first
+            "drain_timeout": "1s",  # between the two GOAWAYs: the time a client may need to hear of the first
             "common_http_protocol_options": {"max_connection_duration": _duration(age)} if age > 0 else {},
             "http2_protocol_options": {
                 **({"max_concurrent_streams": streams} if streams > 0 else {}),
