@@ -25,7 +25,8 @@ import pytest
 from psycopg import sql
 
 from tests.e2e.certificates import issue
-from tests.engine.storage.git_servers import free_port, needed
+from tests.engine.storage.git_servers import needed
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
