@@ -153,8 +153,8 @@ class HostedPort:
         if self._admin is None:
             return
         async with _administration(self._admin) as admin:
-            await admin.post("/drain_listeners?graceful&skip_exit")  # answers come with GOAWAY
             await admin.post("/drain_listeners")  # whoever connects anew finds another process on the port
+            await admin.post("/drain_listeners?graceful&skip_exit")  # from now on answers come with GOAWAY
             loop = asyncio.get_running_loop()
             idle_from = loop.time() + LINGER
             seen = -1
