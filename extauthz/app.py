@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from engine.engine import Engine
+from engine.load import PolicyError
 from engine.model import Effect, Principal
 from engine.rules import Settings
-from engine.storage import Watchable, open_store
+from engine.storage import StoreError, Watchable, open_store
 from extauthz.admin.calls import Admin
 from extauthz.admin.credentials import Gate
 from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
@@ -27,6 +28,7 @@ from extauthz.keysets import (
     InlineOrigin,
     KeyFormat,
     KeySet,
+    KeySetError,
     KeySets,
     RemoteOrigin,
 )
@@ -39,6 +41,7 @@ from extauthz.readiness import Component, Status
 from extauthz.routes import RouteTable
 from extauthz.sources import HttpSource
 from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, ProblemTemplate
+from extauthz.worker import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -144,6 +147,19 @@ def build(settings: config.Config) -> App:
     admin = _admin(settings, engine, store)
     pdp = _service(settings, _pdp(settings, engine, key_sets) if settings.serves_pdp else None, admin)
     return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp, admin)
+
+
+def built(settings: config.Config) -> App:
+    """Put a service together as :func:`build` does; what a person can mend is worded, not traced.
+
+    Raises:
+        extauthz.worker.StartError: with every fault.
+
+    """
+    try:
+        return build(settings)
+    except (PolicyError, StoreError, KeySetError) as error:
+        raise StartError(str(error)) from error
 
 
 # --- readiness --------------------------------------------------------------------------------------------

@@ -10,25 +10,25 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import uvloop
 
 from extauthz.board import Board, State
-from extauthz.certificates import Certificates, server_context
+from extauthz.certificates import CertificateError, Certificates, server_context
 from extauthz.readiness import Component, Status
-from extauthz.transport.grpcio import GrpcServer, Options
+from extauthz.transport.address import ListenError
 from extauthz.transport.http import HttpServer, application, not_found, unavailable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from extauthz.transport.address import Address
-    from extauthz.transport.grpcio import Authorizer, Services
+    from extauthz.readiness import Readiness
+    from extauthz.transport.calls import Authorizer, Services
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,40 @@ class PdpApi(Protocol):
         ...
 
 
+class StartError(Exception):
+    """A part of the service cannot be had; worded for the person who can mend it."""
+
+
+class GrpcPort(Protocol):
+    """The gRPC port of one process, whatever serves it."""
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Of the health service; the empty one is the server."""
+        ...
+
+    @property
+    def unanswered(self) -> int:
+        """Calls under way now."""
+        ...
+
+    async def start(self) -> object:
+        """Listen and serve; raises :class:`~extauthz.transport.address.ListenError`."""
+        ...
+
+    async def drain(self, timeout: float) -> None:
+        """Leave without losing a request, within *timeout* seconds."""
+        ...
+
+    async def stop(self) -> None:
+        """End at once: requests under way get an error."""
+        ...
+
+
+OpenGrpc = Callable[["Authorizer", "Readiness", "Services | None"], GrpcPort]
+"""Makes the gRPC port, which is not listening yet."""
+
+
 class App(Protocol):
     """The parts of the service that decide; made and started in the process that serves them."""
 
@@ -109,14 +143,11 @@ class App(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where and how a worker listens; the same for all workers."""
+    """How a worker serves beside its gRPC port; the same for all workers."""
 
-    grpc: Address
     http: socket.socket
     """Listening already; all workers accept from it."""
-    options: Options = field(default_factory=Options)
     certificates: Certificates | None = None
-    socket_mode: int | None = None
     drain_timeout: float = 30.0
     idle_timeout: float = 120.0
     """Seconds without a request after which an HTTP connection ends."""
@@ -132,19 +163,26 @@ class Worker:
         board: Board,
         index: int = 0,
         *,
+        grpc: OpenGrpc,
         parent: int | None = None,
         leave_on: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
+        tell_workers: Callable[[], None] | None = None,
     ) -> None:
-        """*parent* is a file descriptor that ends (EOF) when the supervising process does."""
+        """*parent* is a file descriptor that ends (EOF) when the supervising process does.
+
+        *tell_workers* lets all workers reload, where the process above this one is not the supervisor.
+        """
+        self._open_grpc = grpc
         self._ports = ports
         self._build = build
         self._board = board
         self._index = index
         self._parent = parent
         self._supervisor = None if parent is None else os.getppid()
+        self._tell = tell_workers
         self._leave_on = leave_on
         self._app: App | None = None
-        self._grpc: GrpcServer | None = None
+        self._grpc: GrpcPort | None = None
         self._pdp_app: ASGIApp | None = None
         self._leaving = asyncio.Event()
         self._told_to_reload = asyncio.Event()
@@ -153,7 +191,7 @@ class Worker:
     def run(self) -> int:
         """Serve until a signal says stop; return the exit code: 0, or 1 when requests had to be cut off."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(self._live())
+            return runner.run(self.live())
 
     def status(self) -> Status:
         """Tell the state of this process, and whether the workers beside it are ready."""
@@ -173,7 +211,8 @@ class Worker:
             return Component("server", ready=False, detail="is starting")
         return Component("server", ready=True)
 
-    async def _live(self) -> int:
+    async def live(self) -> int:
+        """Do what :meth:`run` does, on a loop that is there already."""
         self._listen_to_signals()
         http = self._http_server()
         http.start()
@@ -192,12 +231,18 @@ class Worker:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in self._leave_on:
-            loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
+            loop.add_signal_handler(number, self.leave)
+        if self._leave_on:
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
         if self._parent is not None:
             loop.add_reader(self._parent, self._on_parent_gone)
 
-    def _on_signal(self) -> None:
+    def reload(self) -> None:
+        """Read the policies again."""
+        self._told_to_reload.set()
+
+    def leave(self) -> None:
+        """Stop when every request is answered; called again: stop at once."""
         if self._leaving.is_set():
             self._at_once.set()
         else:
@@ -241,22 +286,16 @@ class Worker:
         self._pdp_app = not_found if pdp is None else pdp.rest(self._is_serving)
         _settle_memory()
         sys.setswitchinterval(SWITCH)
-        server = GrpcServer(
-            self._app.authorizer,
-            self._own_status,
-            self._ports.grpc,
-            options=self._ports.options,
-            certificates=self._ports.certificates,
-            socket_mode=self._ports.socket_mode,
-            services=services,
-        )
+        server = self._open_grpc(self._app.authorizer, self._own_status, services)
         await server.start()
         self._grpc = server
         self._show_state()
 
     def _tell_workers(self) -> None:
         """Let all workers reload, this one too, which finds nothing new then."""
-        if self._supervisor is not None and os.getppid() == self._supervisor:
+        if self._tell is not None:
+            self._tell()
+        elif self._supervisor is not None and os.getppid() == self._supervisor:
             os.kill(self._supervisor, signal.SIGHUP)
 
     def _own_status(self) -> Status:
@@ -290,7 +329,7 @@ class Worker:
         if draining.done():
             await draining
             return 0
-        logger.warning("stopped at once", extra={"unanswered": self._grpc.checks.unanswered})
+        logger.warning("stopped at once", extra={"unanswered": self._grpc.unanswered})
         await self._grpc.stop()
         await draining
         return 1
@@ -302,3 +341,11 @@ class Worker:
             await asyncio.wait_for(self._app.stop(), APP_STOP)
         except Exception:
             logger.exception("a part of the service did not stop as it should")
+
+
+def explain(error: Exception) -> None:
+    """Say why the service could not start: in words, or with its traceback when it is a bug of ours."""
+    if isinstance(error, StartError | ListenError | CertificateError):
+        logger.critical("cannot start: %s", error)
+    else:
+        logger.critical("cannot start", exc_info=error)

@@ -12,13 +12,13 @@ from extauthz.pdp.schema import message_type
 from extauthz.pdp.services import CODEC
 from extauthz.pdp.status import AnyMessage, Status
 from extauthz.pdp.wire import WireError
-from extauthz.transport.grpcio import PEER, Refusal
+from extauthz.transport.calls import PEER, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from extauthz.pdp.method import Answer, Guard, Method
-    from extauthz.transport.grpcio import Metadata, Procedure
+    from extauthz.transport.calls import Metadata, Procedure
 
 logger = logging.getLogger(__name__)
 
