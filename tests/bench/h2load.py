@@ -90,14 +90,10 @@ class Loaded:
     """What a load found."""
 
     requests: int
-    seconds: float
+    rate: float
+    """Requests a second."""
     latencies: tuple[int, ...]
     """Microseconds from sending each request to the end of its answer, sorted."""
-
-    @property
-    def rate(self) -> float:
-        """Requests a second."""
-        return self.requests / self.seconds
 
 
 def available() -> bool:
@@ -174,10 +170,18 @@ def _checked(outcomes: Sequence[_Outcome], answer_bytes: int) -> Loaded:
         expected = (count.requests, count.requests, count.requests * answer_bytes, count.requests)
         if (count.succeeded, count.with_status_2xx, count.data_bytes, len(answers)) != expected:
             raise LoadError(f"not every answer is what it has to be ({answer_bytes} bytes each): {count}")
-    answers = [answer for _, listed in outcomes for answer in listed]
-    first = min(start for start, _ in answers)
-    last = max(start + took for start, took in answers)
-    return Loaded(len(answers), (last - first) / 1e6, tuple(sorted(took for _, took in answers)))
+    latencies = sorted(took for _, answers in outcomes for _, took in answers)
+    return Loaded(len(latencies), sum(_rate(answers) for _, answers in outcomes), tuple(latencies))
+
+
+def _rate(answers: Sequence[tuple[int, int]]) -> float:
+    """Divide the requests of one generator by the time from its first request to its last answer.
+
+    Several do not begin at the same moment: from the first beginning to the last end would be too long.
+    """
+    began = min(start for start, _ in answers)
+    ended = max(start + took for start, took in answers)
+    return len(answers) / (ended - began) * 1e6
 
 
 # --- pure -------------------------------------------------------------------------------------------------

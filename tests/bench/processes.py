@@ -1,4 +1,4 @@
-"""Server processes under measurement: started, awaited; what the kernel accounts to them and their children."""
+"""Servers under measurement: started, awaited; what the kernel accounts to them and their children."""
 
 from __future__ import annotations
 

@@ -193,14 +193,14 @@ def workers(number: int) -> str:
     return f"{number} worker{'s' if number > 1 else ''}"
 
 
-EMPTY_ONE: Final = f"empty handler, grpcio, {workers(1)}"
-EMPTY_ALL: Final = f"empty handler, grpcio, {workers(CORES)}"
+EMPTY_ONE: Final = f"empty, grpcio, {workers(1)}"
+EMPTY_ALL: Final = f"empty, grpcio, {workers(CORES)}"
 OURS_ONE: Final = f"extauthz, grpcio, {workers(1)}"
 OURS_ALL: Final = f"extauthz, grpcio, {workers(CORES)}"
-CERBOS_GRPC: Final = "Cerbos, CheckResources over gRPC"
-CERBOS_REST: Final = "Cerbos, CheckResources over REST"
-CERBOS_ADAPTER: Final = "Cerbos behind a thin ext_authz adapter"
-OPA_AUTHZ: Final = "OPA as an ext_authz server"
+CERBOS_GRPC: Final = "Cerbos, gRPC"
+CERBOS_REST: Final = "Cerbos, REST"
+CERBOS_ADAPTER: Final = "Cerbos behind an adapter"
+OPA_AUTHZ: Final = "OPA as ext_authz server"
 
 SIDES: Final = (
     Side(EMPTY_ONE, partial(_empty, workers=1)),
