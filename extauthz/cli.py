@@ -22,8 +22,7 @@ from extauthz.logs import FORMATS, LEVELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from extauthz.config import Config, Loaded
-    from extauthz.worker import App
+    from extauthz.config import Loaded
 
 FAULTS: Final = 1
 NO_ANSWER: Final = 2
@@ -66,7 +65,13 @@ def main() -> None:
     show_default=True,
     help="auto: text on a terminal, JSON elsewhere.",
 )
-def serve(file: Path, log_level: str, log_format: str) -> None:
+@click.option(
+    "--transport",
+    type=click.Choice(("grpcio", "envoy")),
+    envvar="EXTAUTHZ_TRANSPORT",
+    help="What serves the gRPC port.  [default: `server.transport` of the configuration]",
+)
+def serve(file: Path, log_level: str, log_format: str, transport: str | None) -> None:
     """Serve decisions until SIGTERM or Ctrl-C.
 
     Envoy is answered over gRPC; Cerbos's API is served too when the configuration says so, or has no
@@ -75,25 +80,19 @@ def serve(file: Path, log_level: str, log_format: str) -> None:
     Exits with 0 when every request was answered, with 1 when it could not start or had to cut requests off.
     """
     from extauthz import logs, server
-    from extauthz.app import build  # before workers are forked: they share the pages of what is imported
+    from extauthz.app import built  # before workers are forked: they share the pages of what is imported
+    from extauthz.envoy_worker import Program
 
     logs.configure(level=log_level, style=log_format)
     loaded = _loaded(file)
     _complain(loaded.warnings, prefix="warning: ")
-    sys.exit(server.serve(loaded.config.server, lambda: _built(build, loaded.config)))
-
-
-def _built(build: Callable[[Config], App], config: Config) -> App:
-    """Build the service; what a person can mend is worded, not traced."""
-    from engine.load import PolicyError
-    from engine.storage import StoreError
-    from extauthz.keysets import KeySetError
-    from extauthz.server import StartError
-
-    try:
-        return build(config)
-    except (PolicyError, StoreError, KeySetError) as error:
-        raise StartError(str(error)) from error
+    settings = loaded.config.server
+    if transport is not None:
+        settings = settings.model_copy(update={"transport": transport})
+    hosted = Program(
+        environment={"EXTAUTHZ_CONFIG": str(file.absolute())}, log_level=log_level, log_format=log_format
+    )
+    sys.exit(server.serve(settings, lambda: built(loaded.config), hosted))
 
 
 def _loaded(file: Path) -> Loaded:

@@ -14,10 +14,12 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from extauthz import logs
 from extauthz.config import Server
+from extauthz.envoy_worker import Program
+from extauthz.hosted import Hosted, Loaded
 from extauthz.readiness import Component, Status
 from extauthz.server import serve
 
@@ -83,10 +85,24 @@ class EchoApp:
         logging.getLogger("echo").info("app stopped")
 
 
-def main(settings: dict[str, Any], **behaviour: Any) -> int:
+def loaded(text: str) -> Loaded:
+    """Read the argument: what is served, and how."""
+    argument = json.loads(text)
+    settings = Server.model_validate(argument.pop("settings"))
+    return Loaded(settings, lambda: EchoApp(Behaviour(**argument)))
+
+
+def main(text: str) -> int:
     logs.configure(style="json")
-    return serve(Server.model_validate(settings), lambda: EchoApp(Behaviour(**behaviour)))
+    read = loaded(text)
+    hosted = Program(app="tests.extauthz.serving:app", environment={ARGUMENT: text}, log_format="json")
+    return serve(read.server, read.build, hosted)
+
+
+ARGUMENT = "SERVING"
+app = Hosted(lambda: loaded(os.environ[ARGUMENT]))
+"""The same service, inside an Envoy."""
 
 
 if __name__ == "__main__":
-    sys.exit(main(**json.loads(sys.argv[1])))
+    sys.exit(main(sys.argv[1]))

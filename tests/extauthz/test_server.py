@@ -39,6 +39,14 @@ def waited(look: Callable[[], Found], seconds: float = 60) -> Found:
     return found
 
 
+def children_of(pid: int) -> list[int]:
+    """Find the processes that *pid* has started."""
+    with contextlib.suppress(FileNotFoundError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return [int(child) for child in children.split()]
+    return []
+
+
 class Process:
     """A server of ``serving.py`` in a process of its own; its log is read as it comes."""
 
@@ -96,16 +104,21 @@ class Process:
         self._reading.join(5)
         return code
 
+    def descendants(self) -> list[int]:
+        """Find the processes that this one started, and those that they did."""
+        children = children_of(self.popen.pid)
+        return [*children, *(each for child in children for each in children_of(child))]
+
     def workers(self) -> list[int]:
-        """Find the process ids of the workers."""
-        children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text(encoding="ascii")
-        return [int(pid) for pid in children.split()]
+        """Find the processes that answer: the last ones of the tree."""
+        return [pid for pid in self.descendants() if not children_of(pid)] or [self.popen.pid]
 
 
 class Start:
     """Starts servers and ends them with the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: str) -> None:
+        self.transport = transport
         self.running: list[Process] = []
 
     def __call__(
@@ -117,14 +130,20 @@ class Start:
         drain: str = "4s",
         **behaviour: Any,
     ) -> Process:
-        settings = {"grpcListenAddr": grpc, "httpListenAddr": http, "workers": workers, "drainTimeout": drain}
+        settings = {
+            "transport": self.transport,
+            "grpcListenAddr": grpc,
+            "httpListenAddr": http,
+            "workers": workers,
+            "drainTimeout": drain,
+        }
         process = Process(settings, behaviour)
         self.running.append(process)
         return process
 
     def end(self) -> None:
         for process in self.running:
-            pids = process.workers() if process.popen.poll() is None else []
+            pids = process.descendants() if process.popen.poll() is None else []
             process.popen.kill()
             process.popen.wait(10)
             for pid in pids:
@@ -132,9 +151,10 @@ class Start:
                     os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def start() -> Iterator[Start]:
-    starting = Start()
+@pytest.fixture(params=["grpcio", "envoy"])
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start servers with each of the transports: what is told here is true of both."""
+    starting = Start(request.param)
     yield starting
     starting.end()
 
@@ -170,14 +190,13 @@ def answering_process(answer: bytes) -> int:
 # --- one process ------------------------------------------------------------------------------------------
 
 
-def test_one_worker_is_this_process(start: Start) -> None:
-    """With one worker the process itself serves, both ports answer, and SIGTERM ends it with 0."""
+def test_one_worker(start: Start) -> None:
+    """With one worker one process answers on both ports, and SIGTERM ends it with 0."""
     server = start()
     server.wait_until_ready()
     with Client(server.grpc) as client:
-        assert client.ask() == b"%d question" % server.popen.pid
+        assert [answering_process(client.ask())] == server.workers()
     assert httpx.get(f"{server.http}/healthz").text == "ok\n"
-    assert server.workers() == []
     server.signal()
     assert server.exit_code() == 0
     assert server.logged("app stopped")
@@ -264,7 +283,7 @@ def test_unix_sockets(start: Start, tmp_path: Path) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(health))) as client:
         waited(lambda: client.get("http://localhost/readyz").status_code == 200)
     with Client(f"unix:{check}") as checking:
-        assert checking.ask() == b"%d question" % server.popen.pid
+        assert [answering_process(checking.ask())] == server.workers()
 
 
 # --- what cannot start ------------------------------------------------------------------------------------
@@ -369,7 +388,7 @@ def test_control_c_stops_once(start: Start) -> None:
     with Client(server.grpc) as client:
         call = client.asking(b"question")
         time.sleep(0.3)
-        for pid in (server.popen.pid, *server.workers()):
+        for pid in (server.popen.pid, *children_of(server.popen.pid)):
             os.kill(pid, signal.SIGINT)
         assert call.result().endswith(b"question")
     assert server.exit_code() == 0
@@ -426,16 +445,18 @@ async def test_no_request_is_lost_when_a_server_leaves(start: Start, workers: in
     """SIGTERM under load beside a second server: every request is answered, by the one or the other."""
     first = start(workers=workers, drain="3s")
     await asyncio.to_thread(first.wait_until_ready)
-    leaving = {first.popen.pid, *first.workers()}
+    leaving = first.workers()
     counts, second = await replaced(start, first, clients=24)
-    assert set(counts) <= {*map(str, leaving), str(second.popen.pid)}, "answers of processes, and no error"
-    assert counts[str(second.popen.pid)], "the second server took over"
-    assert counts.total() > counts[str(second.popen.pid)], "the first one served before"
+    (successor,) = map(str, second.workers())
+    assert set(counts) <= {*map(str, leaving), successor}, "answers of processes, and no error"
+    assert counts[successor], "the second server took over"
+    assert counts.total() > counts[successor], "the first one served before"
 
 
 async def test_slow_requests_are_answered_while_a_server_leaves(start: Start) -> None:
     """Requests that take long are answered too when the server is told to stop in the middle of them."""
     first = start(drain="4s", pause=0.4)
     await asyncio.to_thread(first.wait_until_ready)
+    leaving = first.workers()
     counts, second = await replaced(start, first, clients=16, pause=0.4)
-    assert set(counts) == {str(first.popen.pid), str(second.popen.pid)}
+    assert set(counts) == {*map(str, leaving), *map(str, second.workers())}
