@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from extauthz.transport import envoy
+from extauthz.transport.calls import Options
 from tests.bench.empty_server import LISTENING
 from tests.bench.peers import build, expenses
 from tests.bench.processes import await_ready, free_port, listens, running
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 CORES: Final = os.cpu_count() or 1
 AUDIENCE: Final = "api"
 EMPTY: Final = Path(__file__).resolve().parents[1] / "empty_server.py"
+GRPCIO: Final = "grpcio"
+ENVOY: Final = "envoy"
 REGO: Final = Path(__file__).resolve().parent / "expenses.rego"
 
 
@@ -85,22 +89,24 @@ class Side:
 
 
 @contextmanager
-def _extauthz(place: Place, workers: int) -> Iterator[Server]:
-    directory = place.folder(f"extauthz-{workers}")
+def _extauthz(place: Place, transport: str, workers: int) -> Iterator[Server]:
+    directory = place.folder(f"extauthz-{transport}-{workers}")
     port, http = free_port(), free_port()
     variables = environment(
         place.policies, grpc=f"127.0.0.1:{port}", http=f"127.0.0.1:{http}", workers=workers
     )
-    with extauthz(directory, variables, http) as pid:
+    with extauthz(directory, variables, http, transport) as pid:
         yield Server((pid,), port, expenses.ext_authz(place.bearer))
 
 
 @contextmanager
-def extauthz(directory: Path, variables: Mapping[str, str], http: int) -> Iterator[int]:
+def extauthz(
+    directory: Path, variables: Mapping[str, str], http: int, transport: str = GRPCIO
+) -> Iterator[int]:
     """Run ``extauthz serve`` by the configuration of tests/bench/service.py; ready, every worker of it."""
     settings, log = directory / "extauthz.yaml", directory / "extauthz.log"
     settings.write_text(CONFIGURATION)
-    command = [sys.executable, "-m", "extauthz", "serve", "--config", str(settings)]
+    command = [sys.executable, "-m", "extauthz", "serve", "--config", str(settings), "--transport", transport]
     with running(command, log, variables) as process:
         await_ready(process, log, lambda: _says_200(f"http://127.0.0.1:{http}/readyz"), START_PATIENCE)
         yield process.pid
@@ -131,6 +137,36 @@ def _empty(place: Place, workers: int) -> Iterator[Server]:
             pids.append(process.pid)
         asked = expenses.ext_authz(place.bearer)
         yield Server(tuple(pids), port, expenses.asked_of_nobody(asked))
+
+
+@contextmanager
+def _empty_envoy(place: Place, workers: int) -> Iterator[Server]:
+    """Run the empty ASGI handler as the transport ``envoy`` runs ours: an Envoy for each worker."""
+    port = free_port()
+    directory = place.folder(f"empty-envoy-{workers}")
+    variables = {**envoy.environment(), "PYTHONPATH": os.pathsep.join([str(build.ROOT), *sys.path[1:]])}
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    with ExitStack() as stack:
+        pids = []
+        for number in range(workers):
+            log, admin = directory / f"{number}.log", directory / f"{number}.sock"
+            bootstrap = envoy.bootstrap(address, Options(), admin=str(admin), app=EMPTY_APP)
+            process = stack.enter_context(running(envoy.command(bootstrap, "warning"), log, variables))
+            await_ready(process, log, lambda admin=admin: _is_live(admin))  # type: ignore[misc] # as above
+            pids.append(process.pid)
+        yield Server(tuple(pids), port, expenses.asked_of_nobody(expenses.ext_authz(place.bearer)))
+
+
+EMPTY_APP: Final = "tests.bench.empty_asgi:app"
+
+
+def _is_live(admin: Path) -> bool:
+    """Ask an Envoy, by its administration, whether its listeners are up."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(admin))) as client:
+        try:
+            return client.get("http://envoy/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
 
 
 # --- peers ------------------------------------------------------------------------------------------------
@@ -180,6 +216,15 @@ ADAPTER: Final = "cerbos-adapter"
 OPA: Final = "opa-authz"
 
 
+def _no_pyvoy() -> str | None:
+    try:
+        envoy.module()
+        envoy.binary()
+    except envoy.MissingError as missing:
+        return str(missing)
+    return None
+
+
 def _no_cerbos() -> str | None:
     return None if oracle.find_binary() is not None else "no Cerbos: `make oracle`"
 
@@ -194,6 +239,9 @@ def workers(number: int) -> str:
 
 
 EMPTY_ONE: Final = f"empty, grpcio, {workers(1)}"
+EMPTY_ENVOY: Final = f"empty, envoy, {workers(CORES)}"
+OURS_ENVOY_ONE: Final = f"extauthz, envoy, {workers(1)}"
+OURS_ENVOY: Final = f"extauthz, envoy, {workers(CORES)}"
 EMPTY_ALL: Final = f"empty, grpcio, {workers(CORES)}"
 OURS_ONE: Final = f"extauthz, grpcio, {workers(1)}"
 OURS_ALL: Final = f"extauthz, grpcio, {workers(CORES)}"
@@ -204,9 +252,23 @@ OPA_AUTHZ: Final = "OPA as ext_authz server"
 
 SIDES: Final = (
     Side(EMPTY_ONE, partial(_empty, workers=1)),
-    Side(OURS_ONE, partial(_extauthz, workers=1)),
+    Side(OURS_ONE, partial(_extauthz, transport=GRPCIO, workers=1)),
     Side(EMPTY_ALL, partial(_empty, workers=CORES)),
-    Side(OURS_ALL, partial(_extauthz, workers=CORES), behind_envoy=True, raw_headers=True),
+    Side(
+        OURS_ALL,
+        partial(_extauthz, transport=GRPCIO, workers=CORES),
+        behind_envoy=True,
+        raw_headers=True,
+    ),
+    Side(EMPTY_ENVOY, partial(_empty_envoy, workers=CORES), _no_pyvoy),
+    Side(OURS_ENVOY_ONE, partial(_extauthz, transport=ENVOY, workers=1), _no_pyvoy),
+    Side(
+        OURS_ENVOY,
+        partial(_extauthz, transport=ENVOY, workers=CORES),
+        _no_pyvoy,
+        behind_envoy=True,
+        raw_headers=True,
+    ),
     Side(CERBOS_GRPC, _cerbos_grpc, _no_cerbos),
     Side(CERBOS_REST, _cerbos_rest, _no_cerbos),
     Side(CERBOS_ADAPTER, _cerbos_adapter, _no_adapter, behind_envoy=True),
