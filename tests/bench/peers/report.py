@@ -147,7 +147,7 @@ def _condition(each: Condition) -> tuple[str, ...]:
 
 def _figures(each: Figures) -> tuple[str, ...]:
     return (
-        f"{each.rate:,.0f}" + (" (saturated)" if each.saturated else ""),
+        f"{each.rate:,.0f}" + (" (not reached)" if each.saturated else ""),
         *(f"{value:,.0f}" for value in (each.low, each.high, each.cpu)),
         *map(_ms, (each.p50, each.p95, each.p99, each.p999)),
         f"{each.others:.0%}",

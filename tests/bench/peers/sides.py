@@ -144,7 +144,7 @@ def _empty_envoy(place: Place, workers: int) -> Iterator[Server]:
     """Run the empty ASGI handler as the transport ``envoy`` runs ours: an Envoy for each worker."""
     port = free_port()
     directory = place.folder(f"empty-envoy-{workers}")
-    variables = {**envoy.environment(), "PYTHONPATH": os.pathsep.join([str(build.ROOT), *sys.path[1:]])}
+    variables = envoy.environment()
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     with ExitStack() as stack:
         pids = []
