@@ -264,7 +264,7 @@ def tools() -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tools: None) -> Iterator[sides.Place]:  # noqa: ARG001 # needed, not used
+def place(tools: None) -> Iterator[sides.Place]:  # needed, not used
     """Hold what servers share."""
     with ExitStack() as stack:
         yield sides.Place(stack)

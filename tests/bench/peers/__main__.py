@@ -164,7 +164,8 @@ def _direct(
 ) -> Runs:
     subjects = [direct(name, server, place.directory) for name, server in servers.items()]
     runs: Runs = {}
-    for load in (*CLOSED, *map(Fixed, extent.rates)):
+    loads: list[Load] = [*CLOSED, *map(Fixed, extent.rates)]
+    for load in loads:
         found = measured([Cell(each, load) for each in subjects], extent.plan, place.directory, tell=tell)
         report.direct += _figures(found, [load])
         runs |= found

@@ -38,6 +38,7 @@ EXPENSE: Final = _URL.path.rpartition("/")[2]
 BASIS: Final = f"owner of {EXPENSE}"
 """What the policy puts out for an allow; to be found in every answer that is one."""
 
+_CheckResponse: Any
 (_CheckResponse,) = fast_classes(auth.CheckResponse)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from tests.bench import h2load, processes
-from tests.bench.h2load import Closed, Fixed, LoadError, Target
+from tests.bench.h2load import Fixed, LoadError, Target
 from tests.bench.peers.expenses import Verdict
 
 if TYPE_CHECKING:
@@ -248,11 +248,17 @@ def figures(side: str, load: Load, runs: Sequence[Run]) -> Figures:
         min(rates),
         max(rates),
         statistics.median(run.cpu for run in runs),
-        *(statistics.median(percentile(run.latencies, percent) for run in runs) for percent in (50, 95, 99)),
+        _median_percentile(runs, 50),
+        _median_percentile(runs, 95),
+        _median_percentile(runs, 99),
         percentile(together, 99.9),
         statistics.median(run.others for run in runs),
         isinstance(load, Fixed) and rate < load.rate * KEEPS_UP,
     )
+
+
+def _median_percentile(runs: Sequence[Run], percent: float) -> float:
+    return statistics.median(percentile(run.latencies, percent) for run in runs)
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -272,6 +278,3 @@ def added(ones: Sequence[Run], others: Sequence[Run], percent: float) -> float:
         percentile(one.latencies, percent) - percentile(other.latencies, percent)
         for one, other in zip(ones, others, strict=True)
     )
-
-
-CLOSED_DIRECT: Final = (Closed(1, 1), Closed(4, 4), Closed(8, 8))
