@@ -226,20 +226,20 @@ def test_versions_are_read_from_the_binaries() -> None:
 def test_every_side_has_a_listener_of_the_same_gateway() -> None:
     """But for the one without a check, listeners differ in whom they ask, and in raw headers; no more."""
     made = gateway.configuration(
-        {ALONE: 1, "ours": 2, "theirs": 3},
-        {"ours": Upstream(12, raw_headers=True), "theirs": Upstream(13, raw_headers=False)},
+        {ALONE: 1, "ours, 2 workers": 2, "theirs": 3},
+        {"ours, 2 workers": Upstream(12, raw_headers=True), "theirs": Upstream(13, raw_headers=False)},
     )
     resources = made["static_resources"]
     filters = [_http_filters(listener) for listener in resources["listeners"]]
     assert [gateway.EXT_AUTHZ in each for each in filters] == [False, True, True]
     ours, theirs = (each[gateway.EXT_AUTHZ] for each in filters[1:])
-    assert ours["grpc_service"]["envoy_grpc"] == {"cluster_name": "ours"}
+    assert ours["grpc_service"]["envoy_grpc"] == {"cluster_name": "ours-2-workers"}
     assert (ours["encode_raw_headers"], theirs["encode_raw_headers"]) == (True, False)
     assert ours["failure_mode_allow"] is False
     for check in (ours, theirs):
         del check["grpc_service"]["envoy_grpc"], check["encode_raw_headers"]
     assert ours == theirs
-    assert [cluster["name"] for cluster in resources["clusters"]] == ["ours", "theirs"]
+    assert [cluster["name"] for cluster in resources["clusters"]] == ["ours-2-workers", "theirs"]
 
 
 def _http_filters(listener: dict[str, Any]) -> dict[str, Any]:

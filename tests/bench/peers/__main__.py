@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 from rich.console import Console
@@ -23,6 +24,7 @@ from tests.bench.processes import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import FrameType
 
     from tests.bench.h2load import Load
     from tests.bench.peers.rounds import Figures, Run, Subject
@@ -76,6 +78,7 @@ def main(*, quick: bool, path: Path | None, output: Path, only: tuple[str, ...])
     """Compare extauthz with its peers, side by side on this machine."""
     if not h2load.available():
         raise click.ClickException("h2load is not installed (Debian: nghttp2-client)")
+    signal.signal(signal.SIGTERM, _leave)  # or the servers would stay
     console = Console()
     if not console.is_terminal:
         console.width = PAGE
@@ -99,6 +102,10 @@ def main(*, quick: bool, path: Path | None, output: Path, only: tuple[str, ...])
     console.print(f"{output / 'report.md'} has the tables and charts")
     if path is not None:
         path.write_text(json.dumps(report.document(), indent=2) + "\n")
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def write(report: Report, output: Path) -> None:

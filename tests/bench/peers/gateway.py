@@ -8,6 +8,7 @@ the check is in between. The access log is left out: writing it costs every side
 from __future__ import annotations
 
 import copy
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def configuration(ports: Mapping[str, int], upstreams: Mapping[str, Upstream]) -
 
 def _listener(given: Configuration, name: str, port: int, upstream: Upstream | None) -> Configuration:
     listener = copy.deepcopy(given)
-    listener["name"] = name
+    listener["name"] = _token(name)
     listener["address"] = _loopback(port)
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     del manager["access_log"]
@@ -106,7 +107,7 @@ def _listener(given: Configuration, name: str, port: int, upstream: Upstream | N
         manager["http_filters"] = [each for each in filters if each["name"] != EXT_AUTHZ]
         return listener
     (check,) = (each["typed_config"] for each in filters if each["name"] == EXT_AUTHZ)
-    check["grpc_service"]["envoy_grpc"]["cluster_name"] = name
+    check["grpc_service"]["envoy_grpc"]["cluster_name"] = _token(name)
     check["encode_raw_headers"] = upstream.raw_headers
     return listener
 
@@ -122,10 +123,15 @@ def _virtual_host() -> Configuration:
 
 def _cluster(given: Configuration, name: str, port: int) -> Configuration:
     cluster = copy.deepcopy(given)
-    cluster["name"] = name
+    cluster["name"] = _token(name)
     endpoint = {"endpoint": {"address": _loopback(port)}}
-    cluster["load_assignment"] = {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}
+    cluster["load_assignment"] = {"cluster_name": _token(name), "endpoints": [{"lb_endpoints": [endpoint]}]}
     return cluster
+
+
+def _token(name: str) -> str:
+    """Write a name as one for a cluster, which is also the authority of Envoy's calls: few signs may be in it."""
+    return re.sub("[^a-z0-9]+", "-", name.lower())
 
 
 def _loopback(port: int) -> Configuration:

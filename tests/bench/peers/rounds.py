@@ -161,7 +161,7 @@ def direct(name: str, server: Server, directory: Path) -> Subject:
     def check() -> None:
         for asked, verdict in ((question.allowed, Verdict.ALLOW), (question.denied, Verdict.DENY)):
             if asked is not None:
-                _expect(name, question.verdict(_asked(target, asked)), verdict)
+                _expect(name, question.verdict(_asked(name, target, asked)), verdict)
 
     return Subject(name, target, _length(name, target, question.allowed), server.roots, check)
 
@@ -186,17 +186,17 @@ def _expect(name: str, found: object, expected: object) -> None:
 
 
 def _length(name: str, target: Target, body: bytes | None) -> int:
-    lengths = {len(_asked(target, body)) for _ in range(PROBES)}
+    lengths = {len(_asked(name, target, body)) for _ in range(PROBES)}
     if len(lengths) != 1:
         raise LoadError(f"{name}: answers differ in length ({lengths}), they cannot be told apart under load")
     return lengths.pop()
 
 
-def _asked(target: Target, body: bytes | None) -> bytes:
+def _asked(name: str, target: Target, body: bytes | None) -> bytes:
     """Ask once, as h2load does; the body of the answer."""
     answer = _answer(target, "GET" if body is None else "POST", body)
     if answer.status_code != httpx.codes.OK:
-        raise LoadError(f"port {target.port}, {target.path}: {answer.status_code} {answer.text[:200]}")
+        raise LoadError(f"{name}: {answer.status_code} {answer.text[:200]}")
     return answer.content
 
 
