@@ -274,7 +274,7 @@ def place(tools: None) -> Iterator[sides.Place]:  # needed, not used
 def test_the_smallest_comparison(tmp_path: Path) -> None:
     """Ours and the real Cerbos, directly and (ours) through a real Envoy: every table has its rows."""
     cerbos_binary()
-    extent = Extent(Plan(1, 0.05), (200,), (2,), 1, 3, own_half=False)
+    extent = Extent(Plan(1, 0.05), Plan(1, 0.2), (200,), (2,), 1, 3, own_half=False)
     report = Report("test", "", {})
     compare(report, extent, [sides.OURS_ALL, sides.CERBOS_GRPC], lambda _: None)
     assert report.missing == {}

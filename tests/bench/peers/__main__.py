@@ -40,6 +40,8 @@ class Extent:
     """How much is measured."""
 
     plan: Plan
+    fixed: Plan
+    """The same for fixed rates through Envoy: few requests a second make long rounds."""
     rates: tuple[float, ...]
     """Fixed rates at which servers are asked directly, requests a second."""
     policies: tuple[int, ...]
@@ -59,8 +61,8 @@ MANY: Final = 1000
 PAGE: Final = 140
 """Characters across, where the output is no terminal."""
 
-FULL: Final = Extent(Plan(7, 1.0), (500, 1000, 2000), (10, 1000, 10_000), 3, 101, own_half=True)
-QUICK: Final = Extent(Plan(3, 0.4), (500,), (10, 1000), 1, 31, own_half=False)
+FULL: Final = Extent(Plan(5, 1.0), Plan(5, 2.0), (500, 1000, 2000), (10, 1000, 10_000), 3, 101, own_half=True)
+QUICK: Final = Extent(Plan(3, 0.4), Plan(3, 1.0), (500,), (10, 1000), 1, 31, own_half=False)
 
 
 @click.command()
@@ -204,7 +206,8 @@ def _through_envoy(
     }
 
     def load_all(cells: Sequence[Cell], loads: Sequence[Load]) -> Runs:
-        found = measured(cells, extent.plan, place.directory, accounts=(envoy.pid,), tell=tell)
+        plan = extent.fixed if isinstance(loads[0], Fixed) else extent.plan
+        found = measured(cells, plan, place.directory, accounts=(envoy.pid,), tell=tell)
         report.gateway.extend(_figures(found, loads))
         return found
 
@@ -230,10 +233,16 @@ def _at_own_half(
 ) -> Runs:
     """Measure each side at half of its own saturation, and Envoy alone at the same rate."""
     runs: Runs = {}
+    rates = {done.rate}
     for name, subject in subjects.items():
-        load = Fixed(round(saturation[name] / 2))
-        if name != gateway.ALONE and load != done:
-            runs |= load_all([Cell(subjects[gateway.ALONE], load), Cell(subject, load)], [load])
+        rate = round(saturation[name] / 2)
+        if name == gateway.ALONE or rate == done.rate:
+            continue
+        while rate in rates:  # its rounds with Envoy alone are its own
+            rate += 1
+        rates.add(rate)
+        load = Fixed(rate)
+        runs |= load_all([Cell(subjects[gateway.ALONE], load), Cell(subject, load)], [load])
     return runs
 
 

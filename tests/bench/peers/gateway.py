@@ -130,7 +130,7 @@ def _cluster(given: Configuration, name: str, port: int) -> Configuration:
 
 
 def _token(name: str) -> str:
-    """Write a name as one for a cluster, which is also the authority of Envoy's calls: few signs may be in it."""
+    """Write a name as one for a cluster: the authority of Envoy's calls, in which few signs may be."""
     return re.sub("[^a-z0-9]+", "-", name.lower())
 
 

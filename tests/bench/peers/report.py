@@ -130,13 +130,15 @@ def _load_tables(title: str, found: Sequence[Figures]) -> Iterator[Table]:
     by_load: dict[str, list[Figures]] = {}
     for each in found:
         by_load.setdefault(each.load, []).append(each)
+    note = LOAD_NOTE  # above the first of them
     for load, compared in by_load.items():
         if len(compared) >= COMPARED:
             rows = tuple((each.side, *_figures(each)) for each in compared)
-            yield Table(f"{title}: {load}", ("side", *LOAD_COLUMNS), rows, LOAD_NOTE)
+            yield Table(f"{title}: {load}", ("side", *LOAD_COLUMNS), rows, note)
+            note = ""
     apart = [each for compared in by_load.values() if len(compared) < COMPARED for each in compared]
     rows = tuple((each.side, each.load, *_figures(each)) for each in apart)
-    yield Table(f"{title}: further loads", ("side", "load", *LOAD_COLUMNS), rows, LOAD_NOTE)
+    yield Table(f"{title}: further loads", ("side", "load", *LOAD_COLUMNS), rows, note)
 
 
 def _condition(each: Condition) -> tuple[str, ...]:
