@@ -83,8 +83,8 @@ class App:
 
     async def start(self) -> None:
         """Load the keys, and follow policies and keys. Missing keys do not stop it; readiness tells."""
+        self._engine.listen(_log_reload)
         if self._watched is not None:
-            self._engine.listen(_log_reload)
             self._watched.watch(self._engine.reload)
         await self._key_sets.start()
 
@@ -93,6 +93,15 @@ class App:
         await asyncio.gather(
             asyncio.to_thread(self._engine.close), self._key_sets.stop(), self._http.aclose()
         )
+
+    async def reload(self) -> None:
+        """Read the policies again, and say what came of it even if that is nothing new."""
+        before = self._engine.status
+        result = await asyncio.to_thread(self._engine.reload)
+        if not result.changed:
+            log.info("policies were read again: nothing has changed")
+        elif not result.ok and result.faults == before.faults:
+            _log_reload(result)
 
     def readiness(self) -> Status:
         """Tell whether there are policies and keys to decide by; what is old but in force is ready."""

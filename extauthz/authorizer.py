@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,9 +23,9 @@ from extauthz.facts import DecisionFacts, Facts
 from extauthz.identity import Identified, KeySetUnavailable, KeysWanted, Unauthenticated
 from extauthz.reasons import Reason, reason
 from extauthz.request import LIMITS, RELAXABLE, HttpRequest, Limits
-from extauthz.response import Allow, Answer, Deny, Failure, Header
+from extauthz.response import DecisionMetadata, Deny, Failure, Header
 from extauthz.routes import MethodNotAllowed, NotFound
-from extauthz.slots import SlotError, attributes
+from extauthz.slots import AttributeTemplate, SlotError
 from extauthz.sources import SourceNotFound, SourceUnavailable, SourceWanted
 from extauthz.templates import PROBLEM_TYPE, AllowTemplate, AmbiguousQuery, DenyTemplate, named_outputs
 
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 Record = Mapping[str, "JsonValue"]
 
 NO_RECORD: Final[Record] = MappingProxyType({})
+ALLOWED: Final = Effect.ALLOW.value
+DENIED: Final = Effect.DENY.value
+_new = tuple.__new__
+"""Makes a named tuple in a third of the time, where all its fields are at hand."""
 UNREADABLE: Final = HttpRequest(method="", target="")
 """Stands for a request that could not be read."""
 
@@ -91,21 +95,22 @@ class ResourceTemplate:
     scope: Slot
     attr: Mapping[str, Slot]
     sources: tuple[RecordSource, ...] = ()
+    _attr: AttributeTemplate = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_attr", AttributeTemplate(self.attr))
 
     def fill(self, facts: Facts, records: list[Record]) -> Resource:
         """Make the resource; raises :class:`extauthz.slots.SlotError`."""
-        attr: dict[str, JsonValue] = {}
-        for record in records:
-            attr |= record
-        if self.attr:
-            attr |= attributes(self.attr, facts)
-        return Resource(
-            self.kind.function(facts),
+        kind, version, scope = self.kind, self.policy_version, self.scope
+        parts = (
+            kind.constant or kind.function(facts),
             self.id.function(facts),
-            attr,
-            self.policy_version.function(facts),
-            self.scope.function(facts),
+            self._attr.fill(facts, records),
+            "" if version.constant == "" else version.function(facts),
+            "" if scope.constant == "" else scope.function(facts),
         )
+        return _new(Resource, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +168,10 @@ class Exchange:
         self.records: dict[str, Record] = {}
         """Fetched, by source."""
 
-    def metadata(self, code: str) -> dict[str, JsonValue]:
+    def metadata(self, code: str) -> DecisionMetadata:
         """Return what goes into the dynamic metadata, and so into the gateway's access log."""
         facts = self.facts
-        return {
-            "decision_id": self.id,
-            "route": facts.route.name,
-            "action": facts.action,
-            "reason": code,
-            "policy": facts.decision.policy,
-        }
+        return _new(DecisionMetadata, (self.id, facts.route.name, facts.action, code, facts.decision.policy))
 
     def conclude(self, code: str) -> None:
         """Tell the slots of a refusal what came of the request; what policies decided is there already."""
@@ -246,7 +245,7 @@ class Authorizer:
         exchange = Exchange(self._next_id())
         try:
             exchange.facts = Facts(wire.decode(data, self._limits))
-            return self._encoded(exchange, self._answer(exchange))
+            return self._answer(exchange)
         except wire.WireError as error:
             exchange.facts = Facts(UNREADABLE)
             return self._refused(exchange, error)
@@ -261,28 +260,25 @@ class Authorizer:
             for _ in range(MAX_WAITS):
                 await exchange.fetch(wanted)
                 try:
-                    return self._encoded(exchange, self._answer(exchange))
+                    return self._answer(exchange)
                 except (KeysWanted, RecordWanted) as another:
                     wanted = another
             raise RuntimeError(f"still wanting after {MAX_WAITS} fetches: {wanted!r}")
         except Exception as error:
             return self._refused(exchange, error)
 
-    def _answer(self, exchange: Exchange) -> Answer:
+    def _answer(self, exchange: Exchange) -> bytes:
         facts = exchange.facts
         route = exchange.route = self._route(facts)
         if route.decision is not None:
             return self._by_route(exchange, route, route.decision)
         identified = self._identified(route, facts)
         facts.principal = identified.principal
-        facts.action = route.action_of(facts.request.method).function(facts)
+        action = route.action_of(facts.request.method)
+        facts.action = action.constant or action.function(facts)
         facts.resource = _resource(route, exchange)
-        decision = self._decide(
-            CheckInput(
-                facts.principal, facts.resource, (facts.action,), identified.aux_data, facts.request.id
-            )
-        )
-        return self._by_policy(exchange, route, decision)
+        asked = (facts.principal, facts.resource, (facts.action,), identified.aux_data, facts.request.id)
+        return self._by_policy(exchange, route, self._decide(_new(CheckInput, asked)))
 
     # --- the steps
 
@@ -308,29 +304,36 @@ class Authorizer:
             return self._anonymous
         return route.identity.identify(facts, route.anonymous_allowed)
 
-    def _by_route(self, exchange: Exchange, route: Route, effect: Effect) -> Answer:
+    def _by_route(self, exchange: Exchange, route: Route, effect: Effect) -> bytes:
         """Answer for a route that decides by itself."""
         facts = exchange.facts
         facts.decision = DecisionFacts(exchange.id, effect.value)
         if effect is not Effect.ALLOW:
-            return self._denied(exchange, reason("route.denied"))
-        facts.reason = "route.allowed"
-        return _allowed(route, facts, exchange.metadata("route.allowed"))
+            return self._encoded(exchange, self._denied(exchange, reason("route.denied")))
+        return self._allowed(exchange, route, "route.allowed")
 
-    def _by_policy(self, exchange: Exchange, route: Route, decision: Decision) -> Answer:
+    def _by_policy(self, exchange: Exchange, route: Route, decision: Decision) -> bytes:
         facts = exchange.facts
-        decided = decision.actions[facts.action]
-        facts.decision = DecisionFacts(
-            exchange.id, decided.effect.value, decided.policy, decided.scope, decided.rule
-        )
+        effect, policy, scope, rule = decision.actions[facts.action]
+        told = (exchange.id, ALLOWED if effect is Effect.ALLOW else DENIED, policy, scope, rule)
+        facts.decision = _new(DecisionFacts, told)
         if decision.outputs:
             facts.outputs = named_outputs(decision.outputs)
         if decision.evaluation_errors:
             self._tell(decision.evaluation_errors)
-        if decided.effect is Effect.ALLOW:
-            facts.reason = "policy.allowed"
-            return _allowed(route, facts, exchange.metadata("policy.allowed"))
-        return self._denied(exchange, reason("policy.denied" if decided.rule else "policy.no_match"))
+        if effect is Effect.ALLOW:
+            return self._allowed(exchange, route, "policy.allowed")
+        why = reason("policy.denied" if rule else "policy.no_match")
+        return self._encoded(exchange, self._denied(exchange, why))
+
+    def _allowed(self, exchange: Exchange, route: Route, code: str) -> bytes:
+        """Write an allow; one that cannot be completed, or not be sent, is a failure."""
+        facts = exchange.facts
+        facts.reason = code
+        try:
+            return route.allow.write(facts, exchange.metadata(code))
+        except (SlotError, wire.UnsendableError) as error:
+            raise ResponseFailed(f"route `{route.name}`: {error}") from error
 
     def _denied(
         self, exchange: Exchange, why: Reason, *, detail: str = "", headers: tuple[Header, ...] = ()
@@ -349,7 +352,7 @@ class Authorizer:
             log.exception("a refusal failed")
             return wire.FAILURE
 
-    def _refusal(self, exchange: Exchange, error: Exception) -> Answer:
+    def _refusal(self, exchange: Exchange, error: Exception) -> Deny | Failure:
         """Turn what stopped a request into its answer: a denial, or a failure if the fault is ours."""
         explain = EXPLANATIONS.get(type(error), _explain_bug)
         code, detail, headers = explain(error)
@@ -360,16 +363,13 @@ class Authorizer:
         problem = self._deny.problem.fill(exchange.facts, why, why.status, detail)
         return Failure(why.status, (self._retry_after, PROBLEM_TYPE), problem, exchange.metadata(code))
 
-    def _encoded(self, exchange: Exchange, answer: Answer) -> bytes:
-        """Encode. What cannot be sent becomes a failure if it allows, and a plain refusal if it refuses."""
+    def _encoded(self, exchange: Exchange, answer: Deny | Failure) -> bytes:
+        """Encode. What cannot be sent becomes a plain refusal."""
         try:
             return wire.encode(answer)
         except wire.UnsendableError as error:
-            problem = error
-        if isinstance(answer, Allow):
-            return self._encoded(exchange, self._refusal(exchange, ResponseFailed(str(problem))))
-        log.error("decision %s is sent without its headers: %s", exchange.id, problem)
-        return wire.encode(_undecorated(answer, exchange))
+            log.error("decision %s is sent without its headers: %s", exchange.id, error)
+            return wire.encode(_undecorated(answer, exchange))
 
     def _tell(self, errors: Iterable[EvaluationError]) -> None:
         """Log each failing expression of the policies once, not once a request."""
@@ -402,13 +402,6 @@ def _resource(route: Route, exchange: Exchange) -> Resource:
     if template is None:
         raise LookupError(f"the route `{route.name}` has no resource")
     return template.fill(exchange.facts, [exchange.record(source) for source in template.sources])
-
-
-def _allowed(route: Route, facts: Facts, metadata: Mapping[str, JsonValue]) -> Allow:
-    try:
-        return route.allow.fill(facts, metadata)
-    except SlotError as error:
-        raise ResponseFailed(f"route `{route.name}`: {error}") from error
 
 
 # --- explanations -----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from extauthz.compiling.command import compile_policies
+from extauthz.diffing.command import diff_policies
 from extauthz.explaining import explain_decisions
 from extauthz.logs import FORMATS, LEVELS
 
@@ -72,7 +73,7 @@ def main() -> None:
     help="What serves the gRPC port.  [default: `server.transport` of the configuration]",
 )
 def serve(file: Path, log_level: str, log_format: str, transport: str | None) -> None:
-    """Serve decisions until SIGTERM or Ctrl-C.
+    """Serve decisions until SIGTERM or Ctrl-C; SIGHUP reads the policies again.
 
     Envoy is answered over gRPC; Cerbos's API is served too when the configuration says so, or has no
     `extAuthz` block. A second signal ends at once.
@@ -141,6 +142,7 @@ def check_config(file: Path) -> None:
 
 
 main.add_command(compile_policies)
+main.add_command(diff_policies)
 main.add_command(explain_decisions)
 
 

@@ -25,12 +25,13 @@ TAIL_BITS = 20
 
 
 def decision_ids(
-    now_milliseconds: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    now: Callable[[], int] = time.time_ns,
     start: int | None = None,
 ) -> Callable[[], str]:
     """Return a function that makes a new id at each call.
 
-    *start* fixes the counter (tests); each process must draw its own, so call this after a fork.
+    *now* gives nanoseconds since the epoch. *start* fixes the counter (tests); each process must draw its
+    own, so call this after a fork.
     """
     counter = secrets.randbits(COUNTER_BITS) if start is None else start
     head, tail = divmod(counter, 1 << TAIL_BITS)
@@ -40,7 +41,7 @@ def decision_ids(
 
     def next_id() -> str:
         nonlocal head, tail, encoded_head, encoded_at, timestamp
-        milliseconds = now_milliseconds()
+        milliseconds = now() // 1_000_000
         if milliseconds != encoded_at:
             encoded_at, timestamp = milliseconds, _encoded(milliseconds, 5)
         number = tail

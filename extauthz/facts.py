@@ -18,7 +18,7 @@ from engine.model import Principal, Resource
 from extauthz import strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from engine.model import JsonValue
     from extauthz.request import HttpRequest
@@ -261,21 +261,27 @@ def parse_query(text: str) -> dict[str, tuple[str, ...]]:
     pairs = text.split("&", MAX_QUERY_PARAMETERS)
     if len(pairs) > MAX_QUERY_PARAMETERS:
         raise FactError(MAPPING, f"the query has more than {MAX_QUERY_PARAMETERS} parameters")
+    named = [pair.partition("=")[::2] for pair in pairs if pair]
+    return _grouped(_decoded(named, text) if "%" in text or "+" in text else named)
+
+
+def _decoded(pairs: Iterable[tuple[str, ...]], text: str) -> list[tuple[str, ...]]:
     if _BAD_ESCAPE(text):
         raise FactError(MAPPING, "the query has a `%` that begins no escape")
     try:
-        return _grouped(tuple(map(_form_decoded, pair.partition("=")[::2])) for pair in pairs if pair)
+        return [(_form_decoded(name), _form_decoded(value)) for name, value in pairs]
     except UnicodeDecodeError:
         raise FactError(MAPPING, "the query is not UTF-8") from None
 
 
 def _form_decoded(text: str) -> str:
-    if "%" not in text and "+" not in text:
-        return text
     return urllib.parse.unquote_to_bytes(text.replace("+", " ")).decode()
 
 
-def _grouped(pairs: Iterable[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _grouped(pairs: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    once: dict[str, tuple[str, ...]] = {name: (value,) for name, value in pairs}
+    if len(once) == len(pairs):
+        return once
     found: dict[str, list[str]] = {}
     for name, value in pairs:
         found.setdefault(name, []).append(value)
@@ -294,7 +300,7 @@ def parse_cookies(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """
     pairs = (pair.partition("=") for line in lines for pair in line.split(";"))
     return _grouped(
-        (name.strip(" \t"), _unquoted(value.strip(" \t"))) for name, equals, value in pairs if equals
+        [(name.strip(" \t"), _unquoted(value.strip(" \t"))) for name, equals, value in pairs if equals]
     )
 
 

@@ -124,8 +124,9 @@ class Target(NamedTuple):
 
 
 PCHARS: Final = string.ascii_letters + string.digits + "!$&'()*+,-.:=@_~"  # RFC 3986 §3.3 `pchar`, but no `;`
-CLEAN_PATH: Final = PCHARS.encode() + b"/"
-CLEAN_QUERY: Final = bytes(range(0x21, 0x7F)).translate(None, b'"#')  # printable ASCII but `"` and `#`
+CLEAN_TARGET: Final = re.compile(
+    rf"(/[{re.escape(PCHARS)}/]*)(?:\?([!$-~]*))?"  # a query of printable ASCII but `"` and `#`
+).fullmatch
 CLEAN_SEGMENT: Final = re.compile(r"[!$&'()*+,\-.0-9:=@A-Z_a-z~]*").fullmatch
 PCHAR: Final = "!$&'()*+,=:@"  # what `quote` may leave besides the unreserved characters
 
@@ -154,18 +155,14 @@ def clean_target(target: str, limits: Limits) -> tuple[str, tuple[str, ...], str
     A segment that begins with a dot is left to :func:`careful_target`. The result is a plain tuple because a
     named one takes as long to make and to take apart as all the rest.
     """
-    path, _, query = target.partition("?")
-    if (
-        path[:1] == "/"
-        and len(path) <= limits.path
-        and not path.encode(errors="surrogatepass").translate(None, CLEAN_PATH)  # nothing is left
-        and "//" not in path
-        and "/." not in path
-        and (not query or not query.encode(errors="surrogatepass").translate(None, CLEAN_QUERY))
-    ):
-        segments = tuple(path[1:].split("/"))
-        return (path, segments, query, ()) if len(segments) <= limits.segments else None
-    return None
+    clean = CLEAN_TARGET(target)
+    if clean is None:
+        return None
+    path, query = clean.groups("")
+    if len(path) > limits.path or "//" in path or "/." in path:
+        return None
+    segments = tuple(path[1:].split("/"))
+    return (path, segments, query, ()) if len(segments) <= limits.segments else None
 
 
 def careful_target(target: str, limits: Limits = LIMITS) -> Target:
@@ -536,14 +533,13 @@ class HttpRequest:
         self.target = target = target or named_path or ""
         host = host or named_host or named_host_too or ""
         authority = read_authority(host)
-        self.host, self.port = authority.host, authority.port
-        agreed = named_path is None or named_path == target
-        self.path, self.segments, self.query_string, self.path_faults = (
-            clean_target(target, limits) or read_target(method, target, authority, limits)
-            if agreed
-            else unreadable("path.disagreement")
-        )
-        if method in COMMON_METHODS and named_host == host and not authority.fault and named_host_too is None:
+        self.host, self.port, fault = authority
+        if named_path is None or named_path == target:
+            read = clean_target(target, limits) or read_target(method, target, authority, limits)
+        else:
+            read = unreadable("path.disagreement")
+        self.path, self.segments, self.query_string, self.path_faults = read
+        if named_host == host and named_host_too is None and method in COMMON_METHODS and not fault:
             self.faults = ()
         else:
             self.faults = _line_faults(method, authority, (named_host, named_host_too))

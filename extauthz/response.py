@@ -7,12 +7,11 @@ counts because several of them are made for every request.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from engine.model import JsonValue
 
 NOTHING: Mapping[str, JsonValue] = MappingProxyType({})
@@ -25,6 +24,19 @@ class GrpcCode(enum.IntEnum):
     PERMISSION_DENIED = 7
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
+
+
+class DecisionMetadata(NamedTuple):
+    """What the gateway's access log is told of a decision, as dynamic metadata of these names."""
+
+    decision_id: str
+    route: str
+    action: str
+    reason: str
+    policy: str
+
+
+Metadata = DecisionMetadata | Mapping[str, "JsonValue"]
 
 
 class Header(NamedTuple):
@@ -46,8 +58,8 @@ class Allow(NamedTuple):
     """Set on the response to the client."""
     set_query: tuple[tuple[str, str], ...] = ()
     remove_query: tuple[str, ...] = ()
-    metadata: Mapping[str, JsonValue] = NOTHING
-    """Dynamic metadata: decision id, route, action, reason."""
+    metadata: Metadata = NOTHING
+    """Dynamic metadata: decision id, route, action, reason, policy."""
 
 
 class Deny(NamedTuple):
@@ -57,7 +69,7 @@ class Deny(NamedTuple):
     code: GrpcCode
     headers: tuple[Header, ...] = ()
     body: str = ""
-    metadata: Mapping[str, JsonValue] = NOTHING
+    metadata: Metadata = NOTHING
 
 
 class Failure(NamedTuple):
@@ -66,7 +78,7 @@ class Failure(NamedTuple):
     status: int = 503
     headers: tuple[Header, ...] = ()
     body: str = ""
-    metadata: Mapping[str, JsonValue] = NOTHING
+    metadata: Metadata = NOTHING
 
 
 Answer = Allow | Deny | Failure

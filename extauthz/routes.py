@@ -6,12 +6,14 @@ left (a literal, then a typed capture, then a capture, then ``{rest=**}``). Host
 the routes of one place differ by methods and headers only. Nothing ever falls through from one place to a
 less specific one: a path that is known, asked with a method that is not, is :class:`MethodNotAllowed`.
 
-Matching looks at most once at each branch of the table that fits, so its cost follows the depth of the path
-and the alternatives that really are there, not the number of routes.
+The patterns of one host and one length that capture at the same positions share a *form*: one dictionary,
+by their literals. So the cost of matching follows the number of forms, of which even large tables have a few,
+and not the number of routes.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
 from itertools import combinations
@@ -308,12 +310,8 @@ class HasPattern(Protocol):
 R = TypeVar("R", bound=HasPattern)
 
 
-@dataclass(slots=True)
-class Match(Generic[R]):
-    """The route of a request, and the values of its captures by name.
-
-    Not to be changed; one is made for each request, and making a frozen one takes three times as long.
-    """
+class Match(NamedTuple, Generic[R]):
+    """The route of a request, and the values of its captures by name."""
 
     route: R
     parameters: Mapping[str, object]
@@ -336,6 +334,8 @@ class MethodNotAllowed:
 
 Values = tuple[object, ...]
 Found = Match[R] | NotFound | MethodNotAllowed
+_new = tuple.__new__
+"""Makes a named tuple in a third of the time, where all its fields are at hand."""
 
 
 class _Entry(Generic[R]):
@@ -350,12 +350,6 @@ class _Entry(Generic[R]):
         self.names = route.pattern.path.names
         self.only = self.names[0] if len(self.names) == 1 else None
         self.constant = None if self.names else Match(route, _NO_PARAMETERS)
-
-    def match(self, values: tuple[object, ...]) -> Match[R]:
-        """Name the *values*. Nearly every path has no capture or one, which is settled without a loop."""
-        if self.only is not None:
-            return Match(self.route, {self.only: values[0]})
-        return self.constant or Match(self.route, dict(zip(self.names, values, strict=True)))
 
 
 _NO_PARAMETERS: Final[Mapping[str, object]] = MappingProxyType({})
@@ -388,105 +382,73 @@ class _Place(Generic[R]):
         """Find the route by method and headers; *values* are those of the captures."""
         entries = self._by_method.get(request.method, self._any_method)
         for entry in entries:
-            if not entry.conditions or entry.pattern.accepts(request):
-                return entry.match(values)
+            if entry.conditions and not entry.pattern.accepts(request):
+                continue
+            if entry.only is not None:  # so it is with nearly every path that has captures
+                return _new(Match, (entry.route, {entry.only: values[0]}))
+            return entry.constant or Match(entry.route, dict(zip(entry.names, values, strict=True)))
         return NOT_FOUND if entries else self._refusal
 
 
-class _Branch(Generic[R]):
-    """What can follow after some segments of a path."""
+Key = str | tuple[str, ...]
+"""The literals of a path, as :class:`operator.itemgetter` gives them."""
 
-    __slots__ = ("capture", "forks", "here", "literals", "rest", "typed")
 
-    def __init__(self) -> None:
-        self.forks = False
-        """Whether there is anything besides literals."""
-        self.here: _Place[R] | None = None
-        self.literals: dict[str, _Branch[R]] = {}
-        self.typed: dict[str, tuple[CaptureType, _Branch[R]]] = {}
-        self.capture: _Branch[R] | None = None
-        self.rest: _Branch[R] | None = None
+class _Form(Generic[R]):
+    """The shapes for paths of one length that capture at the same positions: they differ in literals only."""
 
-    def grow(self, shape: Shape) -> _Place[R]:
-        """Return the place of *shape*, made if it is not there yet."""
-        branch = self
-        for segment in shape:
-            branch = branch._next(segment)
-        branch.here = branch.here or _Place()
-        return branch.here
+    __slots__ = ("captures", "key", "only", "places", "rest")
 
-    def _next(self, segment: Segment) -> _Branch[R]:
-        self.forks = self.forks or not isinstance(segment, Literal)
-        match segment:
-            case Literal(text):
-                return self.literals.setdefault(text, _Branch())
-            case Rest():
-                self.rest = self.rest or _Branch()
-                return self.rest
-            case Capture(type=""):
-                self.capture = self.capture or _Branch()
-                return self.capture
-            case Capture(type=name):
-                return self.typed.setdefault(name, (CAPTURE_TYPES[name], _Branch()))[1]
+    def __init__(self, shape: Shape) -> None:
+        """*shape* is one of them."""
+        literals = [at for at, segment in enumerate(shape) if isinstance(segment, Literal)]
+        captures = [(at, segment) for at, segment in enumerate(shape) if isinstance(segment, Capture)]
+        self.key: Callable[[Sequence[str]], Key] = (
+            operator.itemgetter(*literals) if literals else _no_literals
+        )
+        self.captures = tuple((at, CAPTURE_TYPES.get(capture.type)) for at, capture in captures)
+        self.rest = len(shape) - 1 if isinstance(shape[-1], Rest) else None
+        is_simple = self.rest is None and len(captures) == 1 and not captures[0][1].type
+        self.only = captures[0][0] if is_simple else None
+        """The position of the capture, when there is one, without a type."""
+        self.places: dict[Key, _Place[R]] = {}
 
-    def find(self, segments: tuple[str, ...]) -> tuple[_Place[R], Values] | None:
-        """Find the most specific place and what was captured on the way.
-
-        Literals are followed at once, the other ways are put off on a stack, the most specific on top. The
-        branches form a tree, so none is looked at twice.
-        """
-        branch, index, end = self, 0, len(segments)
-        values: Values = ()
-        others: list[tuple[_Branch[R], int, Values]] = []
-        while True:
-            if index < end:
-                if branch.forks:
-                    branch._put_off(others, segments, index, values)
-                literal = branch.literals.get(segments[index])
-                if literal is not None:
-                    branch = literal
-                    index += 1
-                    continue
-            elif branch.here is not None:
-                return branch.here, values
-            if not others:
+    def values(self, segments: tuple[str, ...]) -> Values | None:
+        """Return what is captured; None when something there does not fit."""
+        found: list[object] = []
+        for at, kind in self.captures:
+            text = segments[at]
+            if not text or (kind is not None and not kind.accepts(text)):
                 return None
-            branch, index, values = others.pop()
-
-    def _put_off(
-        self,
-        others: list[tuple[_Branch[R], int, Values]],
-        segments: tuple[str, ...],
-        index: int,
-        values: Values,
-    ) -> None:
-        """Note the ways that capture something, the least specific first."""
-        text = segments[index]
+            found.append(text if kind is None else kind.convert(text))
         if self.rest is not None:
-            others.append((self.rest, len(segments), (*values, "/".join(segments[index:]))))
-        if self.capture is not None and text:
-            others.append((self.capture, index + 1, (*values, text)))
-        for kind, following in self.typed.values():
-            if kind.accepts(text):
-                others.append((following, index + 1, (*values, kind.convert(text))))
+            found.append("/".join(segments[self.rest :]))
+        return tuple(found)
+
+
+def _no_literals(_: Sequence[str]) -> Key:
+    return ()
 
 
 class _Tree(Generic[R]):
     """The paths of one host."""
 
-    __slots__ = ("_literal", "_root")
+    __slots__ = ("_forms", "_literal", "_places")
 
     def __init__(self) -> None:
         self._literal: dict[tuple[str, ...], _Place[R]] = {}
         """Paths without captures: always the most specific, so they are looked up first and as a whole."""
-        self._root: _Branch[R] = _Branch()
+        self._places: dict[Shape, _Place[R]] = {}
+        """The other ones."""
+        self._forms: dict[int, tuple[_Form[R], ...]] = {}
+        """By the length of paths, the most specific first; made when a path of that length comes."""
 
     def grow(self, shape: Shape) -> _Place[R]:
         """Return the place of *shape*, made if it is not there yet."""
         texts = tuple(segment.text for segment in shape if isinstance(segment, Literal))
-        if len(texts) < len(shape):
-            return self._root.grow(shape)
-        return self._literal.setdefault(texts, _Place())
+        if len(texts) == len(shape):
+            return self._literal.setdefault(texts, _Place())
+        return self._places.setdefault(shape, _Place())
 
     def find(self, request: HttpRequest) -> Found[R] | None:
         """Find the place of the request's path, and the route there; None if there is no such place."""
@@ -494,8 +456,50 @@ class _Tree(Generic[R]):
         place = self._literal.get(segments)
         if place is not None:
             return place.choose(request, ())
-        found = self._root.find(segments)
-        return None if found is None else found[0].choose(request, found[1])
+        forms = self._forms.get(len(segments))
+        for form in self._forms_of(len(segments)) if forms is None else forms:
+            place = form.places.get(form.key(segments))
+            if place is None:
+                continue
+            if form.only is not None:
+                text = segments[form.only]
+                values: Values | None = (text,) if text else None
+            else:
+                values = form.values(segments)
+            if values is not None:
+                return place.choose(request, values)
+        return None
+
+    def _forms_of(self, length: int) -> tuple[_Form[R], ...]:
+        forms: dict[tuple[tuple[int, str], ...], _Form[R]] = {}
+        for shape, place in self._places.items():
+            if len(shape) == length or (len(shape) < length and isinstance(shape[-1], Rest)):
+                form = forms.setdefault(_specificity(shape), _Form(shape))
+                form.places[form.key([_text(segment) for segment in shape])] = place
+        made = tuple(forms[rank] for rank in sorted(forms))
+        self._forms[length] = made
+        return made
+
+
+def _specificity(shape: Shape) -> tuple[tuple[int, str], ...]:
+    """Rank a shape segment by segment from the left; less is more specific."""
+    return tuple(_rank(segment) for segment in shape)
+
+
+def _rank(segment: Segment) -> tuple[int, str]:
+    match segment:
+        case Literal():
+            return 0, ""
+        case Capture(type=""):
+            return 2, ""
+        case Capture(type=kind):
+            return 1, kind
+        case Rest():
+            return 3, ""
+
+
+def _text(segment: Segment) -> str:
+    return segment.text if isinstance(segment, Literal) else ""
 
 
 class RouteTable(Generic[R]):
@@ -523,25 +527,26 @@ class RouteTable(Generic[R]):
         A path with faults is matched by how it is read (:class:`extauthz.request.Target`); whether the route
         accepts those faults is for the caller to ask.
         """
-        if self._hosts or self._below:
-            for tree in self._trees(request.host):
-                found = tree.find(request)
-                if found is not None:
-                    return found
-        return self._any.find(request) or NOT_FOUND
+        found: Found[R] | None = None
+        exact = self._hosts.get(request.host)
+        if exact is not None:
+            found = exact.find(request)
+        if found is None and self._below:
+            found = self._find_below(request)
+        return found or self._any.find(request) or NOT_FOUND
 
     def _tree(self, host: HostPattern | None) -> _Tree[R]:
         if host is None:
             return self._any
         return (self._below if host.wildcard else self._hosts).setdefault(host.name, _Tree())
 
-    def _trees(self, host: str) -> Iterator[_Tree[R]]:
-        """Give the trees of *host* (255 characters at most), the most specific first."""
-        exact = self._hosts.get(host)
-        if exact is not None:
-            yield exact
-        while self._below and (dot := host.find(".")) >= 0:
+    def _find_below(self, request: HttpRequest) -> Found[R] | None:
+        """Look at the routes of wildcards, the longest suffix of the host (255 characters at most) first."""
+        host = request.host
+        while (dot := host.find(".")) >= 0:
             host = host[dot + 1 :]
             below = self._below.get(host)
-            if below is not None:
-                yield below
+            found = None if below is None else below.find(request)
+            if found is not None:
+                return found
+        return None

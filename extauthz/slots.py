@@ -16,7 +16,7 @@ import enum
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "AttributeTemplate",
     "DecisionFacts",
     "FactError",
     "Facts",
@@ -40,7 +41,6 @@ __all__ = [
     "SlotError",
     "SlotFault",
     "Want",
-    "attributes",
     "compile_slot",
 ]
 
@@ -111,18 +111,41 @@ class Slot:
     identifiers: frozenset[str] = frozenset()
     parameters: frozenset[str] = frozenset()
     needs_claims: bool = False
+    constant: Any = None
+    """The value of a slot that is a literal; None for all others, and for the literal ``null``."""
 
     def __call__(self, facts: Facts) -> Any:
         """Give the value for this request; raises :class:`SlotError` when there is none."""
         return self.function(facts)
 
 
-def attributes(slots: Mapping[str, Slot], facts: Facts) -> dict[str, JsonValue]:
-    """Fill attributes; those that give :data:`MISSING` are left out."""
-    filled = {name: slot.function(facts) for name, slot in slots.items()}
-    if MISSING in filled.values():
-        return {name: value for name, value in filled.items() if value is not MISSING}
-    return filled
+class AttributeTemplate:
+    """How attributes are made: records first, then a slot for each name over them."""
+
+    __slots__ = ("_constants", "_varying")
+
+    def __init__(self, slots: Mapping[str, Slot]) -> None:
+        self._constants = {name: slot.constant for name, slot in slots.items() if slot.constant is not None}
+        self._varying = tuple(
+            (name, slot.function) for name, slot in slots.items() if name not in self._constants
+        )
+
+    def fill(self, facts: Facts, records: Iterable[Mapping[str, JsonValue]] = ()) -> dict[str, JsonValue]:
+        """Make the attributes of one request; those that give :data:`MISSING` are left out.
+
+        Raises:
+            SlotError: an attribute has no value.
+
+        """
+        attr: dict[str, JsonValue] = {}
+        for record in records:
+            attr |= record
+        attr |= self._constants
+        for name, function in self._varying:
+            value = function(facts)
+            if value is not MISSING:
+                attr[name] = value
+        return attr
 
 
 # --- what a slot gives ------------------------------------------------------------------------------------
@@ -297,7 +320,7 @@ def _constant(value: object, text: str, want: Want) -> Slot:
         converted = CONVERT[want](value)
     except SlotError as error:
         raise SlotFault(f"`{text}`: {error}" if text else str(error)) from None
-    return Slot(text, lambda _: converted)
+    return Slot(text, lambda _: converted, constant=converted)
 
 
 def _literal(value: object, scope: Scope, want: Want) -> Slot:
@@ -351,6 +374,8 @@ class _Form(NamedTuple):
     compile: Callable[[Any], Get]
     reason: str
     absent: str
+    type: str = "string"
+    """The CEL type of what it gives."""
 
 
 def _claim(argument: object) -> Get:
@@ -416,7 +441,7 @@ def _argument(argument: object, kind: str) -> str:
 
 
 FORMS: Final[Mapping[str, _Form]] = {
-    "claim": _Form("claims", _claim, CLAIM_MISSING, "the token has no claim `{}`"),
+    "claim": _Form("claims", _claim, CLAIM_MISSING, "the token has no claim `{}`", "json"),
     "header": _Form("headers", _request_header, MAPPING, "there is no header `{}`"),
     "query": _Form("query", _query_parameter, MAPPING, "there is no query parameter `{}`"),
     "cookie": _Form("cookies", _cookie, MAPPING, "there is no cookie `{}`"),
@@ -446,11 +471,10 @@ def _form_slot(key: str, value: dict[str, object], want: Want) -> Slot:
     argument = value[key]
     name = ".".join(map(str, argument)) if isinstance(argument, list) else str(argument)
     absent = _absent(value, want)
+    error = SlotError(form.reason, form.absent.format(name))
     return Slot(
         f"{key} {name}",
-        _filled(
-            form.compile(argument), absent, SlotError(form.reason, form.absent.format(name)), CONVERT[want]
-        ),
+        _filled(form.compile(argument), absent, error, _conversion(form, want)),
         frozenset({form.variable}),
         needs_claims=key == "claim" and absent is None,
     )
@@ -477,7 +501,7 @@ def _absent(value: dict[str, object], want: Want) -> _Absent | None:
 
 
 def _filled(
-    get: Get, absent: _Absent | None, error: SlotError, convert: Callable[[Any], Any]
+    get: Get, absent: _Absent | None, error: SlotError, convert: Callable[[Any], Any] | None
 ) -> Callable[[Facts], Any]:
     reason, message = error.reason, str(error)
 
@@ -487,7 +511,7 @@ def _filled(
         except FactError as fact:
             raise SlotError(fact.reason, str(fact)) from None
         if value is not MISSING:
-            return convert(value)
+            return value if convert is None else convert(value)
         if absent is None:
             raise SlotError(reason, message)
         return absent.value
@@ -607,19 +631,25 @@ def _evaluated(expression: Expression, want: Want) -> Callable[[Facts], Any]:
             raise SlotError(error.reason, str(error)) from None
         except EvaluationError as error:
             raise SlotError(MAPPING, f"`{text}`: {error}") from error
-        return convert(value)
+        return value if convert is None else convert(value)
 
     return evaluate
 
 
-_KNOWN_TYPE: Final[Mapping[tuple[str, Want], Callable[[Any], Any]]] = {
-    ("string", Want.TEXT): str,
-    ("string", Want.PARAMETER): str,
-    ("string", Want.VALUE): str,
+def _conversion(form: _Form, want: Want) -> Callable[[Any], Any] | None:
+    return _KNOWN_TYPE.get((form.type, want), CONVERT[want])
+
+
+_KNOWN_TYPE: Final[Mapping[tuple[str, Want], Callable[[Any], Any] | None]] = {
+    ("string", Want.TEXT): None,
+    ("string", Want.PARAMETER): None,
+    ("string", Want.VALUE): None,
+    ("json", Want.VALUE): None,
     ("string", Want.HEADER): lambda value: (value,),
     ("list(string)", Want.HEADER): tuple,
 }
-"""Conversions for results whose type the checker has settled: nothing is left to ask of the value."""
+"""Conversions for values whose type is settled beforehand, so that nothing is left to ask of the value; None:
+it is as it has to be. Claims are JSON values as the engine has them."""
 
 
 # --- types ------------------------------------------------------------------------------------------------

@@ -7,14 +7,15 @@ Annotations are evaluated here (no ``from __future__ import annotations``): pyda
 """
 
 import datetime
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from engine.storage import DRIVERS
-from extauthz.blocks import Block, NonEmpty, fault, unknown
+from extauthz.blocks import Block, Complaint, Duration, NonEmpty, PositiveDuration, fault, unknown
 
-LATER_DRIVERS = ("git", "blob", "sqlite3", "postgres", "mysql", "overlay", "hub")
+LATER_DRIVERS = ("blob", "sqlite3", "postgres", "mysql", "overlay", "hub")
 
 
 class StorageBlock(Block):
@@ -50,6 +51,45 @@ class DiskStorage(StorageBlock):
         return self.watch_for_changes
 
 
+class GitSsh(Block):
+    """Who reads a repository over ssh."""
+
+    user: NonEmpty = "git"
+    private_key_file: str = ""
+    password: str = Field(default="", repr=False)
+    known_hosts_file: str = ""
+
+
+class GitHttps(Block):
+    """Who reads a repository over HTTPS."""
+
+    username: str = ""
+    password: str = Field(default="", repr=False)
+
+
+class GitStorage(StorageBlock):
+    """Policies in a branch of a git repository."""
+
+    protocol: Literal["file", "http", "https", "ssh"]
+    url: NonEmpty
+    branch: NonEmpty = "master"
+    sub_dir: str = ""
+    checkout_dir: str = ""
+    update_poll_interval: Duration = datetime.timedelta()
+    operation_timeout: PositiveDuration = datetime.timedelta(seconds=60)
+    ssh: GitSsh | None = None
+    https: GitHttps | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Unless it is never looked at again."""
+        return bool(self.update_poll_interval)
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if self.protocol == "ssh" and (self.ssh is None or not self.ssh.private_key_file):
+            yield ("protocol",), "the protocol `ssh` needs a key in `ssh.privateKeyFile`"
+
+
 def _known_driver(value: object) -> object:
     if value in LATER_DRIVERS:
         raise fault(f"the storage driver `{value}` is not built yet: use `disk`")
@@ -63,13 +103,17 @@ class Storage(Block):
 
     driver: Annotated[str, BeforeValidator(_known_driver)]
     disk: DiskStorage = DiskStorage()
-    git: Any = None
+    git: GitStorage | None = None
     blob: Any = None
     sqlite3: Any = None
     postgres: Any = None
     mysql: Any = None
     overlay: Any = None
     hub: Any = None
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if getattr(self, self.driver) is None:
+            yield ("driver",), f"the driver `{self.driver}` needs a block `{self.driver}` beside it"
 
     @property
     def chosen(self) -> StorageBlock:

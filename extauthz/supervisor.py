@@ -71,6 +71,7 @@ class Supervisor:
         self._code = 0
         self._stop_signals = 0
         self._forwarded = 0
+        self._reload = False
         self._kill_at = float("inf")
         self._parent_read, self._parent_write = os.pipe()
 
@@ -83,6 +84,7 @@ class Supervisor:
                 self._start_due()
                 _wait(woken, self._next_event() - time.monotonic())
                 self._forward_stop()
+                self._forward_reload()
                 self._reap()
         return self._code
 
@@ -92,7 +94,10 @@ class Supervisor:
         read, write = os.pipe()
         os.set_blocking(read, False)
         os.set_blocking(write, False)
-        before = {number: signal.signal(number, self._on_signal) for number in (*_STOP, signal.SIGCHLD)}
+        before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (*_STOP, signal.SIGHUP, signal.SIGCHLD)
+        }
         previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
             yield read
@@ -107,6 +112,8 @@ class Supervisor:
         del frame
         if number in _STOP:
             self._stop_signals += 1
+        elif number == signal.SIGHUP:
+            self._reload = True
 
     @property
     def _stopping(self) -> bool:
@@ -130,7 +137,7 @@ class Supervisor:
         sys.stderr.flush()
         seat.since = time.monotonic()
         before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, _STOP
+            signal.SIG_BLOCK, (*_STOP, signal.SIGHUP)
         )  # none may reach our handlers in the new process
         seat.pid = os.fork()
         if seat.pid == 0:
@@ -145,7 +152,8 @@ class Supervisor:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent passes it on
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload: it reads all when it starts
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_STOP, signal.SIGHUP))
             os.close(self._parent_write)
             code = self._run_worker(index, self._parent_read)
         except BaseException:
@@ -167,6 +175,12 @@ class Supervisor:
             self._code = self._code or 1
             self._send(signal.SIGKILL)
             self._kill_at = now + 1.0
+
+    def _forward_reload(self) -> None:
+        """Let every worker read its policies again."""
+        if self._reload:
+            self._reload = False
+            self._send(signal.SIGHUP)
 
     def _send(self, number: signal.Signals) -> None:
         for seat in self._seats:

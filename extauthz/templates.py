@@ -15,13 +15,15 @@ import orjson
 
 from extauthz.response import Allow, Deny, GrpcCode, Header
 from extauthz.slots import MISSING, Slot, SlotError
+from extauthz.wire import PlainAllow, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from engine.model import JsonValue, Output
     from extauthz.facts import Facts
     from extauthz.reasons import Reason
+    from extauthz.response import DecisionMetadata, Metadata
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class AllowTemplate:
     remove_query: tuple[str, ...] = ()
     removals: tuple[str, ...] = field(init=False)
     """Header names to remove, whatever the request."""
+    plain: PlainAllow | None = field(init=False)
+    """Writes most of the answers; None: the route does more than setting headers for the upstream."""
     controlled: frozenset[str] = field(init=False)
     """Query parameters that are ours to set or remove."""
 
@@ -79,8 +83,31 @@ class AllowTemplate:
         object.__setattr__(self, "controlled", controlled)
         removals = (*self.owned.removals(name for name, _ in self.headers), *self.remove_headers)
         object.__setattr__(self, "removals", tuple(dict.fromkeys(removals)))
+        names = [name.lower() for name, _ in self.headers]
+        has_more = self.response_headers or controlled or len(set(names)) < len(names)
+        object.__setattr__(self, "plain", None if has_more else PlainAllow(names, self.removals))
 
-    def fill(self, facts: Facts, metadata: Mapping[str, JsonValue]) -> Allow:
+    def write(self, facts: Facts, metadata: DecisionMetadata) -> bytes:
+        """Make the answer and serialize it; mostly without making it.
+
+        Raises:
+            extauthz.wire.UnsendableError: the answer cannot be sent.
+            extauthz.slots.SlotError, AmbiguousQuery: as :meth:`fill`.
+
+        """
+        if self.plain is None:
+            return encode(self.fill(facts, metadata))
+        values = [slot.function(facts) for _, slot in self.headers]
+        more_removals = tuple(self.owned.aliases_in(facts.request.header_names))
+        if () in values:
+            more_removals = (*self._absent(values), *more_removals)
+        return self.plain.encode(values, more_removals, metadata)
+
+    def _absent(self, values: Sequence[tuple[str, ...]]) -> list[str]:
+        """Return the names of the headers that get no value."""
+        return [name for (name, _), texts in zip(self.headers, values, strict=True) if not texts]
+
+    def fill(self, facts: Facts, metadata: Metadata) -> Allow:
         """Make the answer.
 
         Raises:
@@ -88,21 +115,18 @@ class AllowTemplate:
             AmbiguousQuery: what the answer says of the query would not hold for every upstream.
 
         """
-        headers: list[Header] = []
-        removals = self.removals
-        for name, slot in self.headers:
-            values = slot.function(facts)
-            if values:
-                headers.append(Header(name, values[0]))
-                if len(values) > 1:
-                    headers += [Header(name, value, append=True) for value in values[1:]]
-            else:
-                removals = (*removals, name)  # owned, and not set: the client's own must not get through
+        values = [slot.function(facts) for _, slot in self.headers]
+        headers = [
+            Header(name, text, append=position > 0)
+            for (name, _), texts in zip(self.headers, values, strict=True)
+            for position, text in enumerate(texts)
+        ]
         aliases = self.owned.aliases_in(facts.request.header_names)
         set_query, remove_query = self._query(facts) if self.controlled else ((), ())
         return Allow(
             headers=tuple(headers),
-            remove_headers=(*removals, *aliases) if aliases else removals,
+            # Owned, and not set: the client's own must not get through.
+            remove_headers=(*self.removals, *self._absent(values), *aliases),
             response_headers=_filled(self.response_headers, facts) if self.response_headers else (),
             set_query=set_query,
             remove_query=remove_query,
@@ -200,7 +224,7 @@ class DenyTemplate:
         self,
         facts: Facts,
         reason: Reason,
-        metadata: Mapping[str, JsonValue],
+        metadata: Metadata,
         *,
         detail: str = "",
         headers: tuple[Header, ...] = (),
@@ -245,12 +269,14 @@ def named_outputs(outputs: Iterable[Output]) -> dict[str, JsonValue]:
     The first to use a name keeps it, and the name of a rule goes before a key: rules fire in the order of the
     policy, so this does not vary. Entries that failed are left out.
     """
-    good = [output for output in outputs if not output.error]
     named: dict[str, JsonValue] = {}
-    for output in good:
-        named.setdefault(output.src.rpartition("#")[2], output.value)
-    for output in good:
-        if isinstance(output.value, dict):
-            for key, value in output.value.items():
-                named.setdefault(key, value)
+    maps = []
+    for src, _, value, error in outputs:
+        if not error:
+            named.setdefault(src.rpartition("#")[2], value)
+            if isinstance(value, dict):
+                maps.append(value)
+    for value in maps:
+        for key, item in value.items():
+            named.setdefault(key, item)
     return named

@@ -34,13 +34,13 @@ from extauthz.request import (
     header_faults,
     read_headers,
 )
-from extauthz.response import Allow, Answer, Deny, Failure, GrpcCode, Header
+from extauthz.response import Allow, Answer, DecisionMetadata, Deny, Failure, GrpcCode, Header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from engine.model import JsonValue
-    from extauthz.request import HeaderLookup
+    from extauthz.response import Metadata
 
 CheckRequest: Final[Any] = fast_classes(auth.CheckRequest)[0]  # made at run time: nothing for mypy to know
 
@@ -108,16 +108,18 @@ class _ReceivedRequest(HttpRequest):
         self.message, self.http = attributes, http
         joined, told_apart = http.headers, http.header_map.headers if http.HasField("header_map") else ()
         if told_apart:
-            self._take(told_apart)
-            agreed = not joined or self._add(joined)
-            header: HeaderLookup = self.headers.get
+            self._init_told_apart(told_apart, joined, limits)
         else:
             self._repeated, self.plain_headers = None, UNREAD
-            agreed = True
-            header = joined.get
-        self._settle(http.method, http.path, http.host, header, limits)
+            self._settle(http.method, http.path, http.host, joined.get, limits)
         if len(joined) + len(told_apart) > limits.headers or size > limits.header_bytes:
             self.faults += header_faults(len(joined) + len(told_apart), self.headers, limits)
+
+    def _init_told_apart(self, told_apart: Any, joined: Mapping[str, str], limits: Limits) -> None:
+        http = self.http
+        self._take(told_apart)
+        agreed = not joined or self._add(joined)
+        self._settle(http.method, http.path, http.host, self.headers.get, limits)
         if not agreed:
             self.faults += ("header.disagreement",)
 
@@ -289,10 +291,12 @@ APPEND: Final = b"\x12\x02\x08\x01"  # append {value: true}, append_action APPEN
 MAX_HEADER_VALUE: Final = 16 * 1024
 MAX_DEPTH: Final = 30  # levels of metadata; a codec gives up at 100 messages, and each level is three
 MAX_CACHED: Final = 512  # longer values are not worth remembering
-NEVER_REPEATED: Final = "decision_id"  # metadata of which every value is a new one
 
 HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}").fullmatch  # RFC 9110 §5.1: a token
 HEADER_VALUE: Final = re.compile(r"[\t -~\x80-\U0010ffff]*").fullmatch  # RFC 9110 §5.5: no control characters
+
+
+NOT_UNICODE: Final = "the answer holds text that is not Unicode: {}"
 
 
 def encode(answer: Answer) -> bytes:
@@ -310,7 +314,7 @@ def encode(answer: Answer) -> bytes:
     try:
         return ENCODE[type(answer)](answer)
     except UnicodeEncodeError as error:
-        raise UnsendableError(f"the answer holds text that is not Unicode: {error}") from error
+        raise UnsendableError(NOT_UNICODE.format(error)) from error
 
 
 def _encode_allow(answer: Allow) -> bytes:
@@ -322,6 +326,42 @@ def _encode_allow(answer: Allow) -> bytes:
     if answer.set_query or answer.remove_query:
         parts += _query_fields(answer)
     return ALLOWED + _sized(OK, b"".join(parts)) + _dynamic_metadata(answer.metadata)
+
+
+class PlainAllow:
+    """An allow that sets and removes headers on the way to the upstream, and nothing else.
+
+    So are the answers of nearly all routes. What can be written when the configuration is loaded is written
+    then; the bytes are those that :func:`encode` gives for the same answer.
+    """
+
+    __slots__ = ("_names", "_removals")
+
+    def __init__(self, names: Iterable[str], removals: tuple[str, ...]) -> None:
+        """*names* of the headers to set, each once; *removals* are what every answer removes."""
+        self._names = tuple(names)
+        self._removals = _removals(removals)
+
+    def encode(
+        self, values: Iterable[tuple[str, ...]], more_removals: tuple[str, ...], metadata: DecisionMetadata
+    ) -> bytes:
+        """Write the answer that gives the headers these *values*, in the order of the names.
+
+        Raises:
+            UnsendableError: as :func:`encode` does.
+
+        """
+        content = b""
+        try:
+            for name, texts in zip(self._names, values, strict=True):
+                write = _short_header if len(",".join(texts)) <= MAX_CACHED else _any_header
+                content += write(name, texts)
+            content += self._removals
+            if more_removals:
+                content += _removals(more_removals)
+            return ALLOWED + _sized(OK, content) + _decision_metadata(metadata)
+        except UnicodeEncodeError as error:
+            raise UnsendableError(NOT_UNICODE.format(error)) from error
 
 
 def _query_fields(answer: Allow) -> Iterator[bytes]:
@@ -399,6 +439,14 @@ def _any_header_field(tag: bytes, name: str, value: str, how: bytes) -> bytes:
 _short_header_field = lru_cache(maxsize=8192)(_any_header_field)
 
 
+def _any_header(name: str, texts: tuple[str, ...]) -> bytes:
+    """Write all values of one header for the upstream: the first replaces what the client sent."""
+    return b"".join(_header_fields(OK_HEADERS, [Header(name, text) for text in texts], may_append=False))
+
+
+_short_header = lru_cache(maxsize=8192)(_any_header)
+
+
 @lru_cache(maxsize=1024)
 def _removals(names: tuple[str, ...]) -> bytes:
     """Write ``headers_to_remove``. Nearly every request of a route has the same ones."""
@@ -411,24 +459,43 @@ def _name_field(tag: bytes, name: str) -> bytes:
     return _sized(tag, name.lower().encode())
 
 
-def _dynamic_metadata(metadata: Mapping[str, JsonValue]) -> bytes:
+def _dynamic_metadata(metadata: Metadata) -> bytes:
+    if isinstance(metadata, DecisionMetadata):
+        return _decision_metadata(metadata)
     return _sized(DYNAMIC_METADATA, _struct(metadata, MAX_DEPTH)) if metadata else b""
+
+
+def _decision_metadata(metadata: DecisionMetadata) -> bytes:
+    decision_id, route, action, reason, policy = metadata
+    written_id = decision_id.encode()
+    surrounding = _around_id if len(action) <= MAX_CACHED else _around_any_id
+    before, after = surrounding(len(written_id), route, action, reason, policy)
+    return before + written_id + after
+
+
+def _around_any_id(length: int, route: str, action: str, reason: str, policy: str) -> tuple[bytes, bytes]:
+    """Write the metadata of a decision but for its id, of *length* bytes: what is before it, and after it.
+
+    That is the same for many a request, and remembered unless the action is a long one of a client's making.
+    """
+    _, *names = DecisionMetadata._fields
+    after = _struct(dict(zip(names, (route, action, reason, policy), strict=True)), MAX_DEPTH)
+    text = _opened(STRING, length)
+    value = _opened(VALUE, len(text) + length) + text
+    key = _sized(KEY, b"decision_id")
+    entry = _opened(FIELDS, len(key) + len(value) + length) + key + value
+    return _opened(DYNAMIC_METADATA, len(entry) + length + len(after)) + entry, after
+
+
+_around_id = lru_cache(maxsize=4096)(_around_any_id)
 
 
 def _struct(values: Mapping[str, JsonValue], depth: int) -> bytes:
     """Write the content of a ``google.protobuf.Struct``."""
     fields = []
     for name, value in values.items():
-        if type(value) is str and len(value) <= MAX_CACHED and name != NEVER_REPEATED:
-            fields.append(_string_entry(name, value))
-        else:
-            fields.append(_sized(FIELDS, _sized(KEY, name.encode()) + _sized(VALUE, _value(value, depth))))
+        fields.append(_sized(FIELDS, _sized(KEY, name.encode()) + _sized(VALUE, _value(value, depth))))
     return b"".join(fields)
-
-
-@lru_cache(maxsize=4096)
-def _string_entry(name: str, value: str) -> bytes:
-    return _sized(FIELDS, _sized(KEY, name.encode()) + _sized(VALUE, _sized(STRING, value.encode())))
 
 
 def _value(value: JsonValue, depth: int) -> bytes:
@@ -473,6 +540,11 @@ def _varint(number: int) -> bytes:
 
 
 LENGTHS: Final = tuple(map(_varint, range(2048)))
+
+
+def _opened(tag: bytes, size: int) -> bytes:
+    """Write the beginning of a field of *size* bytes."""
+    return tag + _varint(size)
 
 
 def _sized(tag: bytes, content: bytes) -> bytes:

@@ -113,6 +113,10 @@ class App(Protocol):
         """Fetch and watch what has to be fetched and watched."""
         ...
 
+    async def reload(self) -> None:
+        """Read the policies again. Never raises."""
+        ...
+
     async def stop(self) -> None:
         """Let go of everything."""
         ...
@@ -156,6 +160,7 @@ class Worker:
         self._grpc: GrpcPort | None = None
         self._pdp_app: ASGIApp | None = None
         self._leaving = asyncio.Event()
+        self._told_to_reload = asyncio.Event()
         self._at_once = asyncio.Event()
 
     def run(self) -> int:
@@ -186,14 +191,15 @@ class Worker:
         self._listen_to_signals()
         http = self._http_server()
         http.start()
-        telling = asyncio.create_task(self._tell_others())
+        beside = (asyncio.create_task(self._tell_others()), asyncio.create_task(self._reload_when_told()))
         try:
             if await self._started():
                 await self._leaving.wait()
             self._board[self._index] = State.LEAVING
             return await self._leave()
         finally:
-            telling.cancel()
+            for task in beside:
+                task.cancel()
             await self._stop_app()
             await http.stop()
 
@@ -201,6 +207,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in self._leave_on:
             loop.add_signal_handler(number, self.leave)
+        if self._leave_on:  # signals come to this process
+            loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
         if self._parent is not None:
             loop.add_reader(self._parent, self._on_parent_gone)
 
@@ -260,6 +268,13 @@ class Worker:
         while True:
             await asyncio.sleep(STATE_INTERVAL)
             self._show_state()
+
+    async def _reload_when_told(self) -> None:
+        """Reload after SIGHUP; signals that come while policies are read are one more reload together."""
+        while await self._told_to_reload.wait():
+            self._told_to_reload.clear()
+            if self._app is not None:
+                await self._app.reload()
 
     def _show_state(self) -> None:
         if self._grpc is not None and not self._leaving.is_set():

@@ -86,6 +86,7 @@ class Driver:
 
 DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
+    "git": Driver("engine.storage.git.store:GitStore", extra="git"),
 }
 
 

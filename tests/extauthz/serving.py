@@ -81,6 +81,9 @@ class EchoApp:
     async def start(self) -> None:
         await asyncio.sleep(self.behaviour.start_takes)
 
+    async def reload(self) -> None:
+        logging.getLogger("echo").info("told to reload", extra={"worker": os.getpid()})
+
     async def stop(self) -> None:
         logging.getLogger("echo").info("app stopped")
 

@@ -11,14 +11,14 @@ def number(text: str) -> int:
 
 def test_an_id_holds_the_time_and_the_counter() -> None:
     """A ULID is 48 bits of milliseconds and 80 bits of counter."""
-    identifier = decision_ids(lambda: 1_469_918_176_385, start=(7 << 60) + 5)()
+    identifier = decision_ids(lambda: 1_469_918_176_385_999_999, start=(7 << 60) + 5)()
     assert number(identifier[:10]) == 1_469_918_176_385
     assert number(identifier[10:]) == (7 << 60) + 5
 
 
 def test_ids_of_one_millisecond_are_distinct_and_rising() -> None:
     """The counter moves on at every id, so that ids made in one millisecond still sort by order."""
-    next_id = decision_ids(lambda: 1, start=(1 << 20) - 2)
+    next_id = decision_ids(lambda: 1_000_000, start=(1 << 20) - 2)
     made = [next_id() for _ in range(5)]
     assert [number(one[10:]) for one in made] == [(1 << 20) - 2 + step for step in range(5)]
     assert made == sorted(made)
@@ -26,7 +26,7 @@ def test_ids_of_one_millisecond_are_distinct_and_rising() -> None:
 
 def test_the_counter_wraps_at_80_bits() -> None:
     """After the last counter value comes 0, and an id keeps its 26 characters."""
-    next_id = decision_ids(lambda: 1, start=(1 << 80) - 1)
+    next_id = decision_ids(lambda: 1_000_000, start=(1 << 80) - 1)
     first, second = next_id(), next_id()
     assert (number(first[10:]), number(second[10:])) == ((1 << 80) - 1, 0)
     assert len(first) == len(second) == 26

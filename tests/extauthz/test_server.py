@@ -352,6 +352,36 @@ def test_workers_share_the_port(start: Start) -> None:
     assert server.exit_code() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_sighup_reloads_in_every_worker(start: Start, workers: int) -> None:
+    """SIGHUP reaches each process that serves, each time, and ends none of them."""
+    server = start(workers=workers)
+    server.wait_until_ready()
+    serving = set(server.workers()) or {server.popen.pid}
+    server.signal(signal.SIGHUP)
+    waited(lambda: reloads(server) == dict.fromkeys(serving, 1))
+    server.signal(signal.SIGHUP)
+    waited(lambda: reloads(server) == dict.fromkeys(serving, 2))
+    assert server.is_ready()
+    server.signal()
+    assert server.exit_code() == 0
+
+
+def reloads(server: Process) -> dict[int, int]:
+    """Count how often each process was told to reload."""
+    told = (line["worker"] for line in list(server.lines) if line["message"] == "told to reload")
+    return dict(collections.Counter(told))
+
+
+def test_sighup_during_the_start_ends_nothing(start: Start) -> None:
+    """Workers that are still starting live on: they will read everything anyway."""
+    server = start(workers=2, start_takes=1.0)
+    waited(server.workers)
+    server.signal(signal.SIGHUP)
+    server.wait_until_ready()
+    assert server.logged("ended") is None
+
+
 def test_a_worker_that_ends_is_started_again(start: Start) -> None:
     """A crash of one worker is logged, the others serve on, readiness waits for its successor."""
     server = start(workers=2)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.model import Output
 from extauthz.facts import DecisionFacts, Facts
 from extauthz.reasons import reason
 from extauthz.request import HttpRequest
-from extauthz.response import GrpcCode
+from extauthz.response import DecisionMetadata, GrpcCode
 from extauthz.slots import MISSING, Slot, SlotError
 from extauthz.templates import (
     AllowTemplate,
@@ -21,6 +23,7 @@ from extauthz.templates import (
     named_outputs,
     query_aliases,
 )
+from extauthz.wire import encode
 
 
 def constant(value: object) -> Slot:
@@ -38,6 +41,46 @@ def facts(*headers: tuple[str, str], target: str = "/") -> Facts:
     made = Facts(HttpRequest(target=target, headers=headers))
     made.decision = DecisionFacts("01J")
     return made
+
+
+texts = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=600).map(str.strip)
+told = DecisionMetadata("01J", "expenses", "read", "policy.allowed", "resource.expense.vdefault")
+
+
+@given(
+    st.dictionaries(st.sampled_from(["x-user", "x-roles", "x-more"]), st.lists(texts, max_size=3).map(tuple)),
+    st.lists(st.sampled_from(["x_user-id", "x.user_id", "accept"]), unique=True),
+    st.builds(DecisionMetadata, st.text(max_size=30), st.text(), st.text(max_size=600), st.text(), st.text()),
+)
+def test_an_answer_is_written_as_it_is_filled(
+    headers: dict[str, tuple[str, ...]], sent: list[str], metadata: DecisionMetadata
+) -> None:
+    """Writing the answer of a plain route gives the bytes of the answer made first and encoded then."""
+    slots = tuple((name, constant(values)) for name, values in headers.items())
+    template = AllowTemplate(
+        OwnedHeaders(frozenset({"x-user", "x-user-id"})), slots, remove_headers=("x-drop",)
+    )
+    asked = facts(*((name, "1") for name in sent))
+    assert template.plain is not None
+    made = template.fill(asked, metadata)
+    assert (
+        template.write(asked, metadata) == encode(made) == encode(made._replace(metadata=metadata._asdict()))
+    )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        AllowTemplate(OwnedHeaders(frozenset()), response_headers=(("x-more", constant(("a",))),)),
+        AllowTemplate(OwnedHeaders(frozenset()), set_query=(("q", constant("1")),)),
+        AllowTemplate(OwnedHeaders(frozenset()), remove_query=("q",)),
+    ],
+    ids=["response", "set query", "remove query"],
+)
+def test_more_than_headers_for_the_upstream_is_written_too(template: AllowTemplate) -> None:
+    """A route that changes the query or the response is not plain, and its answers say all of it."""
+    assert template.plain is None
+    assert template.write(facts(), told) == encode(template.fill(facts(), told))
 
 
 def test_each_owned_header_is_set_or_removed_with_its_plain_aliases() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from engine.storage import StoreError, open_store
 from engine.storage.disk import DiskStore
-from tests.engine.storage.contract import POLICY, Calls, StoreContract
+from tests.engine.storage.contract import POLICY, Calls, FilesContract, WatchedContract
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -23,6 +23,7 @@ class Directory:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._states = 0
 
     def put(self, path: str, content: bytes) -> None:
         """Write a file."""
@@ -34,21 +35,57 @@ class Directory:
         """Delete a file."""
         (self.root / path).unlink()
 
+    def together(self, contents: Mapping[str, bytes]) -> None:
+        """Do as Kubernetes does: links to files in a folder that is itself a link, which is replaced."""
+        self._states += 1
+        state = self.root / f"..{self._states}"
+        state.mkdir()
+        for name, content in contents.items():
+            (state / name).write_bytes(content)
+        new = self.root / "..new"
+        new.symlink_to(state.name)
+        new.replace(self.root / "..data")
+        for name in contents:
+            if not (self.root / name).is_symlink():
+                (self.root / name).unlink(missing_ok=True)
+                (self.root / name).symlink_to(f"..data/{name}")
+
+    def open(self) -> DiskStore:
+        """Open the directory once more."""
+        return DiskStore(self.root)
+
+    def go_away(self) -> None:
+        """Move the directory away."""
+        self.root.rename(self.root.with_name("away"))
+
+    def come_back(self) -> None:
+        """Move it back."""
+        self.root.with_name("away").rename(self.root)
+
 
 @pytest.fixture
-def changer(tmp_path: Path) -> Directory:
-    return Directory(tmp_path)
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "policies"
+    root.mkdir()
+    return root
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[DiskStore]:
-    store = DiskStore(tmp_path)
+def changer(root: Path) -> Directory:
+    return Directory(root)
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[DiskStore]:
+    store = DiskStore(root)
     yield store
     store.close()
 
 
-class TestDiskStore(StoreContract):
+class TestDiskStore(FilesContract, WatchedContract):
     """The disk store keeps the contract of all stores."""
+
+    unreachable = r"cannot read `.*policies`: No such file or directory"
 
 
 def test_a_file_being_written_is_waited_for(store: DiskStore, changer: Directory) -> None:
@@ -109,43 +146,41 @@ def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
         DiskStore(tmp_path / "gone").read()
 
 
-def test_links_to_files_are_followed_and_links_to_directories_are_not(
-    tmp_path: Path, changer: Directory
-) -> None:
+def test_links_to_files_are_followed_and_links_to_directories_are_not(root: Path, changer: Directory) -> None:
     """So that a Kubernetes ConfigMap, which is links into a hidden directory, is read once."""
     changer.put("..2026/a.yaml", POLICY)
-    (tmp_path / "..data").symlink_to("..2026")
-    (tmp_path / "a.yaml").symlink_to("..data/a.yaml")
-    (tmp_path / "dir.yaml").symlink_to("..2026")
-    (tmp_path / "loop").symlink_to(".")
-    store = DiskStore(tmp_path)
+    (root / "..data").symlink_to("..2026")
+    (root / "a.yaml").symlink_to("..data/a.yaml")
+    (root / "dir.yaml").symlink_to("..2026")
+    (root / "loop").symlink_to(".")
+    store = DiskStore(root)
     assert dict(store.read().files) == {"a.yaml": POLICY}
     changer.put("..2027/a.yaml", POLICY + b"#")
-    (tmp_path / "..tmp").symlink_to("..2027")
-    (tmp_path / "..tmp").rename(tmp_path / "..data")
+    (root / "..tmp").symlink_to("..2027")
+    (root / "..tmp").rename(root / "..data")
     assert dict(store.read().files) == {"a.yaml": POLICY + b"#"}
 
 
-def test_what_is_no_file_is_left_out(tmp_path: Path, store: DiskStore) -> None:
+def test_what_is_no_file_is_left_out(root: Path, store: DiskStore) -> None:
     """A named pipe with a policy's name would block the reader for ever."""
-    os.mkfifo(tmp_path / "pipe.yaml")
-    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(root / "pipe.yaml")
+    (root / "folder.yaml").mkdir()
     assert dict(store.read().files) == {}
 
 
-def test_schemas_may_be_a_link_to_a_directory(tmp_path: Path, store: DiskStore) -> None:
+def test_schemas_may_be_a_link_to_a_directory(root: Path, store: DiskStore) -> None:
     """In a Kubernetes volume every folder is a link; schemas are found behind the one that holds them."""
-    (tmp_path / "..2026" / "_schemas").mkdir(parents=True)
-    (tmp_path / "..2026" / "_schemas" / "expense.json").write_text("{}")
-    (tmp_path / "..data").symlink_to("..2026")
-    (tmp_path / "_schemas").symlink_to("..data/_schemas")
-    (tmp_path / "..2026" / "_schemas" / "_schemas").symlink_to("..")  # leads round in circles
+    (root / "..2026" / "_schemas").mkdir(parents=True)
+    (root / "..2026" / "_schemas" / "expense.json").write_text("{}")
+    (root / "..data").symlink_to("..2026")
+    (root / "_schemas").symlink_to("..data/_schemas")
+    (root / "..2026" / "_schemas" / "_schemas").symlink_to("..")  # leads round in circles
     assert dict(store.read().schemas) == {"_schemas/expense.json": b"{}"}
 
 
-def test_a_dangling_link_is_an_error(tmp_path: Path, store: DiskStore) -> None:
+def test_a_dangling_link_is_an_error(root: Path, store: DiskStore) -> None:
     """A policy that is named but is not there is not silently left out."""
-    (tmp_path / "a.yaml").symlink_to("nowhere.yaml")
+    (root / "a.yaml").symlink_to("nowhere.yaml")
     with pytest.raises(StoreError, match=r"a\.yaml"):
         store.read()
 

@@ -1,0 +1,241 @@
+"""What was fetched, on disk: git objects, and which commit came last.
+
+Objects are named by what they hold, so a process may be killed at any moment: what it leaves is complete or
+is not looked at, and no state mixes the files of two commits. What cannot be used any more is fetched anew
+beside it, and takes its place by a rename.
+
+Several processes may share a directory: whoever uses it holds its lock, which the system takes back from a
+process that is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dulwich.object_store import DiskObjectStore
+from dulwich.objects import ObjectID
+from dulwich.refs import Ref
+
+from engine.storage import StoreError
+from engine.storage.git.exchange import client_for, said_clearly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from dulwich.client import FetchPackResult
+
+    from engine.storage.git.exchange import Exchange
+
+LOCK: Final = "extauthz.lock"
+"""The file that makes a directory ours. It is the first that is made in it."""
+
+CLONE: Final = "clone"
+ASIDE: Final = "aside-"
+"""How directories begin that are being filled or thrown away."""
+
+MAX_PACKS: Final = 50
+"""Each update is one more pack to look through; after so many of them everything is fetched anew."""
+
+LOCK_INTERVAL: Final = 0.02
+
+
+class UnusableError(Exception):
+    """What is on disk cannot be used: a part is missing, or is not what it should be."""
+
+
+class Directory:
+    """The ``checkoutDir``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.contextmanager
+    def locked(self, exchange: Exchange) -> Iterator[None]:
+        """Let no other process use the directory, which is made if need be.
+
+        Raises:
+            StoreError: it cannot be had, is somebody else's, or is in use for too long.
+
+        """
+        try:
+            lock = os.open(self._own_file(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot use `{self.path}` (`checkoutDir`): {error.strerror}") from None
+        try:
+            while not _taken(lock):
+                time.sleep(min(LOCK_INTERVAL, exchange.remaining))
+            self._clean()
+            yield
+        finally:
+            os.close(lock)
+
+    def _own_file(self) -> Path:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = self.path / LOCK
+        if not file.exists() and any(self.path.iterdir()) and not file.exists():
+            raise StoreError(
+                f"`{self.path}` (`checkoutDir`) holds something that is not ours: it is left as it is; "
+                "choose another directory, or an empty one"
+            )
+        return file
+
+    def _clean(self) -> None:
+        """Remove what a process has left that was killed."""
+        for left in self.path.glob(f"{ASIDE}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    @property
+    def clone(self) -> Clone:
+        """The clone in use."""
+        return Clone(self.path / CLONE)
+
+    @contextlib.contextmanager
+    def anew(self) -> Iterator[Clone]:
+        """Fill an empty clone beside the one in use; it takes its place if nothing goes wrong."""
+        try:
+            aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.path))
+        except OSError as error:
+            raise StoreError(f"cannot write to `{self.path}` (`checkoutDir`): {error.strerror}") from None
+        try:
+            yield Clone(aside / CLONE)
+            if (self.path / CLONE).exists():
+                (self.path / CLONE).rename(aside / "before")
+            (aside / CLONE).rename(self.path / CLONE)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Clone:
+    """Objects, and the commit of the last update."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a clone, and not one with too many packs."""
+        packs = self._path / "objects" / "pack"
+        return packs.is_dir() and sum(1 for _ in packs.glob("*.pack")) < MAX_PACKS
+
+    @property
+    def commit(self) -> ObjectID | None:
+        """The commit of the last update."""
+        try:
+            text = (self._path / "commit").read_bytes()
+        except OSError:
+            return None
+        return ObjectID(text) if len(text) == 40 and text.isalnum() else None
+
+    @commit.setter
+    def commit(self, commit: ObjectID) -> None:
+        new = self._path / "commit.new"
+        new.write_bytes(commit)
+        new.replace(self._path / "commit")
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[DiskObjectStore]:
+        """Open the objects; whatever turns out to be wrong with them comes out as :class:`UnusableError`."""
+        objects = self._path / "objects"
+        try:
+            if objects.is_dir():
+                _remove_leftovers(objects / "pack")
+                store = DiskObjectStore(objects)
+            else:
+                self._path.mkdir()
+                store = DiskObjectStore.init(objects)
+            with contextlib.closing(store):
+                yield store
+        except (StoreError, UnusableError):
+            raise
+        except Exception as error:  # half a file can make the library fail in any way
+            raise UnusableError(repr(error)) from error
+
+
+def _remove_leftovers(packs: Path) -> None:
+    """Remove files that were not finished: those with other names, and packs without an index."""
+    for file in packs.iterdir():
+        whole = file.name.startswith("pack-") and file.suffix in (".pack", ".idx")
+        if not whole or not (file.with_suffix(".idx").exists() and file.with_suffix(".pack").exists()):
+            file.unlink()
+
+
+class _Haves:
+    """Tells a server what we have: one commit, without the ones before it."""
+
+    def __init__(self, commit: ObjectID | None) -> None:
+        self.shallow = set() if commit is None else {commit}
+        self._left = [] if commit is None else [commit]
+
+    def __next__(self) -> ObjectID | None:
+        return self._left.pop() if self._left else None
+
+    def ack(self, commit: ObjectID) -> None:
+        """Take note that the server has it too: there is no more to tell."""
+
+    def nak(self) -> None:
+        """Take note that it has not."""
+
+
+def fetch(exchange: Exchange, objects: DiskObjectStore, branch: str, have: ObjectID | None) -> ObjectID:
+    """Bring the objects of the last commit of *branch*, and return its id; nothing of its history.
+
+    *have* is a commit whose objects are all there.
+
+    Raises:
+        StoreError: they cannot be had.
+
+    """
+    ref = Ref(b"refs/heads/" + branch.encode())
+    found: list[ObjectID] = []
+
+    def wanted(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
+        del depth
+        if ref not in refs:
+            raise StoreError(f"there is no branch `{branch}`")
+        found.append(refs[ref])
+        return [] if refs[ref] == have else [refs[ref]]
+
+    file, commit, abort = objects.add_pack()
+    try:
+        with said_clearly(), contextlib.closing(client_for(exchange)) as client:
+            result: FetchPackResult = client.fetch_pack(
+                exchange.remote.path,
+                wanted,
+                _Haves(have),
+                _writer(exchange, file.write),
+                depth=1,
+                ref_prefix=[ref],
+            )
+            if result.object_format not in (None, "sha1"):
+                raise StoreError(f"repositories with object format `{result.object_format}` cannot be read")
+    except BaseException:
+        abort()
+        raise
+    if found[0] == have:
+        abort()
+    else:
+        commit()
+    return found[0]
+
+
+def _writer(exchange: Exchange, write: Callable[[bytes], int]) -> Callable[[bytes], int]:
+    def written(data: bytes) -> int:
+        _ = exchange.remaining  # for servers that are paths: they have no connection to cut
+        return write(data)
+
+    return written
