@@ -273,7 +273,7 @@ def _ports(settings: Server, place: Place | None) -> Ports:
     if place is None:
         mode = settings.uds_file_mode
         http = listen(Address.parse(settings.http_listen_addr), mode=mode if isinstance(mode, int) else None)
-        logger.info("listening", extra={"grpc": "inside this Envoy", "http": str(http.getsockname())})
+        logger.info("inside a gateway", extra={"http": settings.http_listen_addr})
     else:
         http = socket.socket(fileno=place.http)
     return Ports(

@@ -274,6 +274,7 @@ class _Call:
         self._started = False
 
     def _read_deadline(self) -> float | None:
+        """Return the time until which the client waits; one that cannot be read is none."""
         found = _TIMEOUT.fullmatch(self._headers.get(b"grpc-timeout", b""))
         if found is None:
             return None
@@ -300,9 +301,6 @@ class _Call:
             raise _NotGrpc(415, "the content type has to be application/grpc")
         if self._headers.get(b"te") != b"trailers":
             raise Refusal(INTERNAL, "trailers do not reach the client: there is no `te: trailers`")
-        timeout = self._headers.get(b"grpc-timeout")
-        if timeout is not None and self._deadline is None:
-            raise Refusal(INTERNAL, "malformed grpc-timeout")
 
     # --- what comes ---------------------------------------------------------------------------------------
 
@@ -384,8 +382,9 @@ class _Call:
         left = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
         try:
             await asyncio.wait({answer, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if answer.cancelled():
-                raise Refusal(INTERNAL, CHECK_FAILED)  # by itself: nobody else has
+            if answer.cancelled():  # by itself: nobody else has
+                logger.error("a call cancelled itself; the client gets an error, not an answer")
+                raise Refusal(INTERNAL, CHECK_FAILED)
             if answer.done():
                 return answer.result()
             if gone.done():
