@@ -193,7 +193,24 @@ _NO_DERIVED_ROLES: DerivedRoleNames = ([], [])
 _EMPTY = Namespace()
 
 
-class Check(_LongNames):
+class Clock:
+    """Tells the time of a check, which it takes when it is first asked."""
+
+    __slots__ = ("_now",)
+
+    def __init__(self, now: Timestamp | Callable[[], Timestamp] | None) -> None:
+        self._now = now
+
+    @property
+    def now(self) -> Timestamp:
+        """The time of the check."""
+        now = self._now
+        if not isinstance(now, Timestamp):
+            now = self._now = Timestamp(time.time_ns()) if now is None else now()
+        return now
+
+
+class Check(Clock, _LongNames):
     """One check under way, and what the expressions see that need neither variables nor constants."""
 
     __slots__ = (
@@ -206,7 +223,6 @@ class Check(_LongNames):
         "_entries",
         "_errors",
         "_invalid",
-        "_now",
         "_outcomes",
         "_stages",
         "_trail",
@@ -224,6 +240,7 @@ class Check(_LongNames):
         now: Timestamp | Callable[[], Timestamp] | None,
         evaluation: Evaluation,
     ) -> None:
+        self._now = now
         self.table = table
         self.evaluation = evaluation
         self.request = question
@@ -232,7 +249,6 @@ class Check(_LongNames):
         self.C = self.V = _EMPTY
         self.action = ""
         self.derived_roles = _NO_DERIVED_ROLES
-        self._now = now
         self._activations: dict[Parameters, _Activation] = {}
         self._outcomes: dict[Row | DerivedRole, Outcome] = {}
         self._stages: dict[Stage, DerivedRoleNames] = {}
@@ -251,14 +267,6 @@ class Check(_LongNames):
     def runtime(self) -> Runtime:
         """What the check has found out so far."""
         return Runtime(*self.derived_roles, self.action)
-
-    @property
-    def now(self) -> Timestamp:
-        """The time of the check."""
-        now = self._now
-        if not isinstance(now, Timestamp):
-            now = self._now = Timestamp(time.time_ns()) if now is None else now()
-        return now
 
     def note(self, clause: Clause, error: EvaluationError) -> None:
         """Keep an error for the decision, once per expression and message."""

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.cel import Timestamp
-from engine.check import Check
 from engine.check import check as decide
 from engine.compile import IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, Compiler
+from engine.decider import Deciders
 from engine.definitions import UNDEFINED_CONSTANT, UNDEFINED_VARIABLE
 from engine.document import Fault
 from engine.load import PolicyError, load_policy
-from engine.model import NO_AUX_DATA, json_value
+from engine.model import NO_AUX_DATA, CheckInput, json_value
 from engine.rules import RuleTable, Settings
 from engine.storage import Snapshot, Store, StoreError, Watchable, open_store
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from engine.explain import Explanation
-    from engine.model import CheckInput, Decision, Evaluation, JsonValue
+    from engine.model import AuxData, Decision, Evaluation, JsonValue, Principal, Resource
     from engine.plan import Plan, PlanInput
     from engine.policy import Policy
 
@@ -162,16 +162,53 @@ class Engine:
         *now* is what ``now()`` says, by default the time of the call; *evaluation* says what an error means,
         by default what the settings say.
         """
-        principal, aux_data = question.principal, question.aux_data
+        if len(question.actions) == 1:
+            principal, resource, (action,), aux_data, _ = question
+            decision = self._settled(principal, resource, action, aux_data, now)
+            if decision is not None:
+                return decision
+        return decide(self._table, _plain(question), now=now, evaluation=evaluation)
+
+    def check_action(
+        self,
+        principal: Principal,
+        resource: Resource,
+        action: str,
+        aux_data: AuxData = NO_AUX_DATA,
+        request_id: str = "",
+    ) -> Decision:
+        """Decide a single action, as :meth:`check` does; mostly no question has to be made for it."""
+        decision = self._settled(principal, resource, action, aux_data, None)
+        if decision is not None:
+            return decision
+        question = CheckInput(principal, resource, (action,), aux_data, request_id)
+        return decide(self._table, _plain(question))
+
+    def _settled(
+        self, principal: Principal, resource: Resource, action: str, aux_data: AuxData, now: Timestamp | None
+    ) -> Decision | None:
+        """Return what a function of :mod:`engine.decider` says, ``None`` where the walk has to answer."""
+        kind, _, resource_attr, version, scope = resource
+        roles, principal_attr = principal.roles, principal.attr
+        deciders = self._deciders
         if not (
-            type(principal.attr) is dict
-            and type(principal.roles) is tuple
-            and type(question.resource.attr) is dict
+            type(principal_attr) is dict
+            and type(roles) is tuple
+            and type(resource_attr) is dict
             and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
+            and not (deciders.excepted and principal.id in deciders.excepted)
         ):
-            question = _plain(question)
-        table = self._table
-        return Check(table, question, now, evaluation or table.settings.evaluation).decide()
+            return None
+        key = (kind, version, scope, roles, action)
+        function = deciders.functions.get(key)
+        if function is None:
+            deciders.count(key, principal)
+            return None
+        try:
+            return function(principal, resource, principal_attr, resource_attr, aux_data, now)
+        except Exception:  # whatever it is, the walk finds out what it means
+            deciders.failed(key)
+            return None
 
     def check_many(
         self,
@@ -206,7 +243,15 @@ class Engine:
     @property
     def table(self) -> RuleTable:
         """The rule table in force."""
-        return self._table
+        return self._deciders.table
+
+    @property
+    def _table(self) -> RuleTable:
+        return self._deciders.table
+
+    @_table.setter
+    def _table(self, table: RuleTable) -> None:
+        self._deciders = Deciders(table)
 
     @property
     def status(self) -> Reload:
@@ -242,7 +287,9 @@ class Engine:
         snapshot = self._store.read()
         table = self._loader.table(snapshot)
         changed = table is not self._table
-        self._table, self._revision = table, snapshot.revision
+        if changed:
+            self._table = table
+        self._revision = snapshot.revision
         return self._result(started, changed=changed)
 
     def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
@@ -342,6 +389,13 @@ def _utc_now() -> datetime.datetime:
 def _plain(question: CheckInput) -> CheckInput:
     """Return the question as expressions read it fast: attributes and claims dicts, roles a tuple."""
     principal, resource, aux_data = question.principal, question.resource, question.aux_data
+    if (
+        type(principal.attr) is dict
+        and type(principal.roles) is tuple
+        and type(resource.attr) is dict
+        and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
+    ):
+        return question
     return question._replace(
         principal=principal._replace(roles=tuple(principal.roles), attr=_dict(principal.attr)),
         resource=resource._replace(attr=_dict(resource.attr)),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.cel import Environment, Record
+from engine.cel.environment import vocabulary as vocabulary_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from engine.cel.codegen import Vocabulary
     from engine.cel.nodes import Node
 
 CONSTANTS = ("C", "constants")
@@ -80,6 +83,8 @@ IDENTIFIERS = {
 ACTION_FIELD = {"action": ("string", "action")}
 """What ``runtime`` has besides, where the settings say so; Cerbos does not have it."""
 
+FIELDS = {record.name: record.fields for record in RECORDS}
+
 ATTRIBUTES = {
     field: attribute
     for fields in (*(record.fields for record in RECORDS), ACTION_FIELD)
@@ -98,3 +103,9 @@ def environment(*, runtime_action: bool = False, inspect: Callable[[Node], Any] 
         extended = replace(RUNTIME, fields={**RUNTIME.fields, **ACTION_FIELD})
         records = tuple(extended if record is RUNTIME else record for record in RECORDS)
     return Environment(IDENTIFIERS, records=records, namespaces=NAMESPACES, inspect=inspect)
+
+
+@functools.cache
+def vocabulary() -> Vocabulary:
+    """Return what code can refer to that is generated from checked expressions of policies."""
+    return vocabulary_of(RECORDS, NAMESPACES)

@@ -52,7 +52,9 @@ class Observer:
 def observed(table: RuleTable, observer: Observer) -> RuleTable:
     """Return a table that decides as *table* does, and tells *observer* how."""
     copies = _Copies(observer)
-    return table.with_policies(copies.policy(policy) for policy in table.policies.values())
+    watched = table.with_policies(copies.policy(policy) for policy in table.policies.values())
+    watched.is_observed = True
+    return watched
 
 
 class _Copies:

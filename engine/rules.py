@@ -301,6 +301,9 @@ class RuleTable:
         )
         """What is found out for one action may not hold for another."""
 
+        self.is_observed = False
+        """Conditions have to be asked as they are: someone listens (:mod:`engine.observed`)."""
+
     def with_settings(self, settings: Settings) -> RuleTable:
         """Return a table of the same compiled policies that answers by other *settings*; this is cheap.
 

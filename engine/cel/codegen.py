@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.cel.nodes import Node
     from engine.cel.runtime import Listing
 
-__all__ = ["Generated", "UnsupportedError", "Vocabulary", "build", "generate"]
+__all__ = ["Generated", "UnsupportedError", "Vocabulary", "build", "built", "generate"]
 
 CALLS = {**operators.CALLS, **control.CALLS}
 
@@ -32,7 +32,14 @@ def generate(root: Node, vocabulary: Vocabulary) -> Generated:
 
 def build(generated: Generated, listing: Listing, names: dict[str, Any]) -> Callable[[object], Any]:
     """Make the Python function; *names* is all that it can reach beside its own constants."""
-    module = ast.Module([generated.definition], [])
-    code = compile(module, listing.file, "exec", dont_inherit=True, optimize=0)
+    return built(generated.definition, listing.file, names, (listing, *generated.constants))
+
+
+def built(
+    definition: ast.FunctionDef, file: str, names: dict[str, Any], constants: tuple[object, ...]
+) -> Callable[..., Any]:
+    """Make a Python function whose last parameters are bound to *constants*."""
+    module = ast.Module([definition], [])
+    code = compile(module, file, "exec", dont_inherit=True, optimize=0)
     body = next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return types.FunctionType(body, names, "expression", (listing, *generated.constants))
+    return types.FunctionType(body, names, definition.name, constants)

@@ -45,7 +45,9 @@ def logic(generator: Generator, node: nodes.Call) -> Part:
     at = Syntax(node.span)
     operands = [_operand(generator, operand) for operand in _flattened(node, node.function)]
     *before, last = operands
-    if last.statements or not all(operand.total for operand in before):
+    if not generator.keeps_failures and any(operand.statements for operand in operands):
+        return _stepwise(generator, node, operands)
+    if generator.keeps_failures and (last.statements or not all(operand.total for operand in before)):
         return _absorbing(generator, node, operands)
     join = at.both if node.function == "_&&_" else at.either
     return Part(join(*(operand.part.tree for operand in operands)), BOOL, last.part.total)
@@ -81,6 +83,16 @@ def _absorbing(generator: Generator, node: nodes.Call, operands: Sequence[Operan
             evaluated = [at.guard(evaluated, "error", absorb)]
         generator.add(*([at.when(undecided, evaluated)] if number else evaluated))
     generator.add(at.when(undecided, [_raise_kept(at, failure)]))
+    return Part(at.name(result), BOOL, total=True)
+
+
+def _stepwise(generator: Generator, node: nodes.Call, operands: Sequence[Operand]) -> Part:
+    """Generate one operand after the other, because some need statements; none absorbs a failure."""
+    at, result = Syntax(node.span), generator.fresh("decided")
+    undecided = at.name(result) if node.function == "_&&_" else at.opposite(at.name(result))
+    for number, operand in enumerate(operands):
+        evaluated = [*operand.statements, at.assign(result, operand.part.tree)]
+        generator.add(*([at.when(undecided, evaluated)] if number else evaluated))
     return Part(at.name(result), BOOL, total=True)
 
 
@@ -163,7 +175,7 @@ def bind(generator: Generator, node: nodes.Comprehension, macro: macros.Bind) ->
         value = generator.value(macro.value)
     failure = ""
     assigned: list[ast.stmt] = [*statements, at.assign(name, value.tree)]
-    if statements or not value.total:
+    if generator.keeps_failures and (statements or not value.total):
         failure = generator.failure()
         assigned.append(at.assign(failure, at.constant(None)))
         kept = [at.assign(failure, at.name("error")), at.assign(name, at.constant(None))]
@@ -216,12 +228,13 @@ def quantifier(generator: Generator, node: nodes.Comprehension, macro: macros.Qu
         predicate = generator.truth(macro.predicate)
         decided = predicate.tree if macro.stops_at else at.opposite(predicate.tree)
         stop = at.when(decided, [at.assign(result, at.constant(macro.stops_at)), at.stop()])
-        if loop.body or not predicate.total:
+        if generator.keeps_failures and (loop.body or not predicate.total):
             failure = generator.failure()
             loop.before.append(at.assign(failure, at.constant(None)))
             stop = at.guard([*loop.body, stop], "error", [_keep(at, failure)])
             loop.unbroken.append(_raise_kept(at, failure))
-        loop.body[:] = [stop]
+            loop.body.clear()
+        loop.body.append(stop)
     return Part(at.name(result), BOOL, total=True)
 
 

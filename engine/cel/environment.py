@@ -74,6 +74,17 @@ class Place:
     excerpt: str
 
 
+def vocabulary(records: Sequence[Record], namespaces: Collection[str]) -> Vocabulary:
+    """Return what code can refer to that is generated for expressions over *records* and *namespaces*."""
+    return Vocabulary(
+        records={record.name: record for record in records},
+        readers=readers(records),
+        namespaces=frozenset(namespaces),
+        functions=FUNCTION_NAMES,
+        needs_now=library.NEEDS_NOW,
+    )
+
+
 class Environment:
     """Compiles expressions over a set of variables.
 
@@ -106,13 +117,7 @@ class Environment:
             container=container,
         )
         self._namespaces = dict.fromkeys(namespaces, NAMESPACE_TYPE)
-        self._vocabulary = Vocabulary(
-            records={record.name: record for record in records},
-            readers=readers(records),
-            namespaces=frozenset(namespaces),
-            functions=FUNCTION_NAMES,
-            needs_now=library.NEEDS_NOW,
-        )
+        self._vocabulary = vocabulary(records, namespaces)
         self._programs: weakref.WeakValueDictionary[str, Program] = weakref.WeakValueDictionary()
 
     def compile(self, text: str, name: str = "<expression>") -> Expression:

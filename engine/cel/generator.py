@@ -106,6 +106,9 @@ class Generator:
     *loops* counts the loops around the current place, *elements* are the variables of the innermost one.
     """
 
+    keeps_failures = True
+    """What CEL says to absorb is absorbed; else each failure ends the function (:mod:`engine.cel.inline`)."""
+
     def __init__(
         self,
         vocabulary: Vocabulary,

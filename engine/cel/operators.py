@@ -230,6 +230,9 @@ def arithmetic(generator: Generator, node: nodes.Call) -> Part:
     if operator is not None and left.type == right.type == INT:
         return _checked_int(generator, at, at.binary(left.tree, operator(), right.tree))
     if node.function == "_+_" and left.type == right.type and left.type in {STRING, BYTES}:
+        if not generator.loops and any(isinstance(argument, nodes.Const) for argument in node.arguments):
+            # No text gets long by a literal that is added once, so its length need not be looked at.
+            return Part(at.binary(left.tree, ast.Add(), right.tree), node.type)
         return Part(at.call("join", left.tree, right.tree), node.type)
     return Part(at.call(function, left.tree, right.tree), node.type)
 

@@ -21,6 +21,10 @@ NANOSECONDS = 1_000_000_000
 """Nanoseconds in a second."""
 
 EPOCH_ORDINAL = datetime.date(1970, 1, 1).toordinal()
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+PLAIN_LENGTH, PLAIN_MARKS = 20, "--T::Z"
+"""What the commonest timestamps have where no digits are, each third character: ``2024-01-01T00:00:00Z``."""
+
 DAYS_OF_400_YEARS = 146_097
 """The Gregorian calendar repeats itself, weekdays included, after so many days."""
 
@@ -91,6 +95,13 @@ class Timestamp:
     @classmethod
     def parse(cls, text: str) -> Timestamp:
         """Read RFC 3339 text; raises :class:`EvaluationError` when it is not."""
+        if len(text) == PLAIN_LENGTH and text[4::3] == PLAIN_MARKS:
+            try:
+                since = datetime.datetime.fromisoformat(text) - EPOCH
+            except ValueError:
+                pass  # perhaps the year 0, which CEL has a message for
+            else:
+                return cls((since.days * SECONDS_OF_DAY + since.seconds) * NANOSECONDS)
         found = RFC3339.fullmatch(text)
         try:
             seconds = _epoch_seconds(*found.groups()[:6]) if found else None

@@ -30,6 +30,20 @@ def test_timestamps_read_what_python_writes(moment: datetime.datetime) -> None:
     assert read.to_datetime() == moment
 
 
+def nanoseconds_read(text: str) -> int | None:
+    try:
+        return Timestamp.parse(text).nanoseconds
+    except EvaluationError:
+        return None
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.from_regex(r"[012]\d\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-6]\d:[0-6\u0664\s+]\dZ", fullmatch=True))
+def test_the_commonest_form_is_read_as_all_others(text: str) -> None:
+    """The form that is read in a faster way means what it means in another one, or is as wrong as that."""
+    assert nanoseconds_read(text) == nanoseconds_read(f"{text[:-1]}+00:00")
+
+
 @settings(deadline=None)
 @given(st.integers(-62_135_596_800 * 10**9, 253_402_300_800 * 10**9 - 1))
 def test_timestamps_read_what_they_write(count: int) -> None:
