@@ -104,6 +104,7 @@ def test_growth_is_held_against_its_limits() -> None:
     starts = [
         Start(scale.OURS, 10, 1, 1, 1, 1),
         Start(scale.OURS, 1000, 2.0, 320, 310, 1),
+        Start(scale.AGAIN, 1000, 1.0, 1, 1, 1),
         Start(scale.CERBOS, 1000, 8.0, 1, 1, 1),
     ]
     timed = [
@@ -113,6 +114,7 @@ def test_growth_is_held_against_its_limits() -> None:
     found = list(conditions.growth(starts, timed, 1000))
     assert [(each.value, each.verdict) for each in found] == [
         (0.25, "met"),
+        (0.125, "not met"),
         (310, "not met"),
         (20, "met"),
         (1.5, "not met"),
@@ -281,7 +283,9 @@ def test_the_smallest_comparison(tmp_path: Path) -> None:
     assert {each.side for each in report.direct} == {sides.OURS_ALL, sides.CERBOS_GRPC}
     assert {each.side for each in report.gateway} == {ALONE, sides.OURS_ALL}
     assert all(each.rate > 0 and each.p50 > 0 for each in (*report.direct, *report.gateway))
-    assert [(each.side, each.policies) for each in report.starts] == [(scale.OURS, 2), (scale.CERBOS, 2)]
+    assert [(each.side, each.policies) for each in report.starts] == [
+        (side, 2) for side in (scale.OURS, scale.AGAIN, scale.CERBOS)
+    ]
     measured = [each for each in report.conditions if "times Cerbos" in each.promise and each.value]
     assert [each.promise.partition(",")[0] for each in measured] == ["transport grpcio"]
     assert all(held.pss > 10 for held in report.memory.values())
