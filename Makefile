@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ORACLE := .peers/cerbos/.ready
-PEERS  := .peers/go/.ready
+PEERS  := .peers/go/bin/opa-authz
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types bench bench-peers oracle differential clean
@@ -39,7 +39,7 @@ bench: $(READY) ## measure: phases, engine, server (table; JSON with ARGS="--jso
 
 $(PEERS): $(wildcard tests/bench/peers/go/* tests/bench/peers/go/*/*/*.go)
 	$(PYTHON) -m tests.bench.peers.build
-	@mkdir -p $(@D) && touch $@
+	@touch -c $@
 
 bench-peers: $(READY) $(ORACLE) $(PEERS) ## side by side with Cerbos and OPA, direct and through Envoy (ARGS="--quick --json FILE")
 	$(BIN)/python -m tests.bench.peers $(ARGS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from matplotlib.figure import Figure
 
 from tests.bench.peers.conditions import SATURATED
+from tests.bench.peers.scale import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,9 +90,11 @@ def _lines(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> Fi
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
     for side, points in lines.items():
-        axes.plot(*zip(*points, strict=True), marker="o", label=side, color=colour(side))
+        style = "--" if side == AGAIN else "-"
+        axes.plot(*zip(*points, strict=True), style, marker="o", label=side, color=colour(side))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xlabel("policies")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     axes.set_title(title, loc="left")
