@@ -61,7 +61,7 @@ MANY: Final = 1000
 PAGE: Final = 140
 """Characters across, where the output is no terminal."""
 
-FULL: Final = Extent(Plan(5, 1.0), Plan(5, 2.0), (500, 1000, 2000), (10, 1000, 10_000), 3, 101, own_half=True)
+FULL: Final = Extent(Plan(5, 0.7), Plan(5, 1.5), (500, 1500), (10, 1000, 10_000), 2, 101, own_half=True)
 QUICK: Final = Extent(Plan(3, 0.4), Plan(3, 1.0), (500,), (10, 1000), 1, 31, own_half=False)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CONFIGURATION: Final = Path(__file__).resolve().parents[3] / "envoy" / "envoy.yaml"
+CHECK_TIMEOUT: Final = "10s"
+"""For each check: long, so that a machine that stands still for a second does not end the run."""
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 ALONE: Final = "Envoy alone, nobody asked"
 BODY: Final = "expense"
@@ -109,6 +111,8 @@ def _listener(given: Configuration, name: str, port: int, upstream: Upstream | N
     (check,) = (each["typed_config"] for each in filters if each["name"] == EXT_AUTHZ)
     check["grpc_service"]["envoy_grpc"]["cluster_name"] = _token(name)
     check["encode_raw_headers"] = upstream.raw_headers
+    check["grpc_service"]["timeout"] = CHECK_TIMEOUT
+    check["grpc_service"]["retry_policy"]["retry_back_off"]["max_interval"] = CHECK_TIMEOUT
     return listener
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tests.bench.h2load import Load
+    from tests.bench.h2load import Load, Loaded
     from tests.bench.peers.sides import Server
 
 PROBES: Final = 5
@@ -112,9 +112,7 @@ def _requests(cell: Cell, plan: Plan, directory: Path) -> int:
     """Choose how many requests fill the time of a round."""
     if isinstance(cell.load, Fixed):
         return max(LEAST, round(cell.load.rate * plan.seconds))
-    pilot = h2load.run(
-        cell.subject.target, cell.load, PILOT, directory, answer_bytes=cell.subject.answer_bytes
-    )
+    pilot = _loaded(cell, PILOT, directory)
     return max(LEAST, cell.load.connections * cell.load.streams, round(pilot.rate * plan.seconds))
 
 
@@ -123,13 +121,20 @@ def _run(cell: Cell, requests: int, directory: Path, seed: int, accounts: tuple[
     own = processes.tree(subject.roots)
     known = [*own, *processes.tree(accounts)]
     before = processes.cpu_seconds(own), _known_seconds(known), processes.machine_cpu_seconds()
-    found = h2load.run(
-        subject.target, cell.load, requests, directory, answer_bytes=subject.answer_bytes, seed=seed
-    )
+    found = _loaded(cell, requests, directory, seed)
     after = processes.cpu_seconds(own), _known_seconds(known), processes.machine_cpu_seconds()
     spent, ours, everybodys = (late - early for late, early in zip(after, before, strict=True))
     others = max(0.0, 1 - ours / everybodys) if everybodys > 0 else 0.0
     return Run(found.rate, spent / requests * 1e6, found.latencies, others)
+
+
+def _loaded(cell: Cell, requests: int, directory: Path, seed: int = 0) -> Loaded:
+    subject = cell.subject
+    length = subject.answer_bytes
+    try:
+        return h2load.run(subject.target, cell.load, requests, directory, answer_bytes=length, seed=seed)
+    except LoadError as error:
+        raise LoadError(f"{subject.name}, {cell.load.label}: {error}") from error
 
 
 def _known_seconds(pids: Iterable[int]) -> float:
@@ -207,7 +212,7 @@ def _status(target: Target, method: str) -> int:
 def _answer(target: Target, method: str, body: bytes | None) -> httpx.Response:
     url = f"http://127.0.0.1:{target.port}{target.path}"
     headers = {**dict(target.headers), "host": target.authority}
-    with httpx.Client(http1=target.http1, http2=not target.http1, timeout=10) as client:
+    with httpx.Client(http1=target.http1, http2=not target.http1, timeout=15) as client:
         return client.request(method, url, content=body, headers=headers)
 
 
