@@ -488,6 +488,26 @@ def _allows(row: Row, step: Step) -> bool:
     return row.effect is Effect.ALLOW and not step.consent
 
 
+def together(decisions: Iterable[Decision | None]) -> Decision | None:
+    """Return the decision about all actions from those about each, ``None`` if one or all are missing.
+
+    None of them has errors: those of functions have none.
+    """
+    actions: dict[str, ActionDecision] = {}
+    outputs: list[Output] = []
+    roles: set[str] = set()
+    policies: set[str] = set()
+    decision = None
+    for decision in decisions:
+        if decision is None:
+            return None
+        actions.update(decision.actions)
+        outputs += decision.outputs
+        roles.update(decision.effective_derived_roles)
+        policies.update(decision.effective_policies)
+    return Decision(actions, tuple(outputs), tuple(sorted(roles)), effective_policies=tuple(sorted(policies)))
+
+
 Key = tuple[str, str, str, tuple[str, ...], str]
 """Kind, version and scope of a resource as they are given, the roles of a principal, an action."""
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from engine.cel import Timestamp
 from engine.check import check as decide
 from engine.compile import IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, Compiler
-from engine.decider import Deciders
+from engine.decider import Deciders, together
 from engine.definitions import UNDEFINED_CONSTANT, UNDEFINED_VARIABLE
 from engine.document import Fault
 from engine.load import PolicyError, load_policy
@@ -162,12 +162,14 @@ class Engine:
         *now* is what ``now()`` says, by default the time of the call; *evaluation* says what an error means,
         by default what the settings say.
         """
-        if len(question.actions) == 1:
-            principal, resource, (action,), aux_data, _ = question
-            decision = self._settled(principal, resource, action, aux_data, now)
-            if decision is not None:
-                return decision
-        return decide(self._table, _plain(question), now=now, evaluation=evaluation)
+        deciders = self._deciders
+        principal, resource, actions, aux_data, _ = question
+        if len(actions) != 1:
+            return _decided(deciders, question, now, evaluation)
+        decision = _settled(deciders, principal, resource, actions[0], aux_data, now)
+        if decision is not None:
+            return decision
+        return decide(deciders.table, _plain(question), now=now, evaluation=evaluation)
 
     def check_action(
         self,
@@ -178,37 +180,12 @@ class Engine:
         request_id: str = "",
     ) -> Decision:
         """Decide a single action, as :meth:`check` does; mostly no question has to be made for it."""
-        decision = self._settled(principal, resource, action, aux_data, None)
+        deciders = self._deciders
+        decision = _settled(deciders, principal, resource, action, aux_data, None)
         if decision is not None:
             return decision
         question = CheckInput(principal, resource, (action,), aux_data, request_id)
-        return decide(self._table, _plain(question))
-
-    def _settled(
-        self, principal: Principal, resource: Resource, action: str, aux_data: AuxData, now: Timestamp | None
-    ) -> Decision | None:
-        """Return what a function of :mod:`engine.decider` says, ``None`` where the walk has to answer."""
-        kind, _, resource_attr, version, scope = resource
-        roles, principal_attr = principal.roles, principal.attr
-        deciders = self._deciders
-        if not (
-            type(principal_attr) is dict
-            and type(roles) is tuple
-            and type(resource_attr) is dict
-            and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
-            and not (deciders.excepted and principal.id in deciders.excepted)
-        ):
-            return None
-        key = (kind, version, scope, roles, action)
-        function = deciders.functions.get(key)
-        if function is None:
-            deciders.count(key, principal)
-            return None
-        try:
-            return function(principal, resource, principal_attr, resource_attr, aux_data, now)
-        except Exception:  # whatever it is, the walk finds out what it means
-            deciders.failed(key)
-            return None
+        return decide(deciders.table, _plain(question))
 
     def check_many(
         self,
@@ -218,9 +195,9 @@ class Engine:
         evaluation: Evaluation | None = None,
     ) -> list[Decision]:
         """Decide several questions, in order, by the same table and at the same time."""
-        table = self._table
+        deciders = self._deciders
         moment = Timestamp(time.time_ns()) if now is None else now
-        return [decide(table, _plain(question), now=moment, evaluation=evaluation) for question in questions]
+        return [_decided(deciders, question, moment, evaluation) for question in questions]
 
     def explain(
         self, question: CheckInput, *, now: Timestamp | None = None, evaluation: Evaluation | None = None
@@ -384,6 +361,51 @@ def _faults(error: PolicyError | StoreError) -> tuple[Fault, ...]:
 
 def _utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+def _decided(
+    deciders: Deciders, question: CheckInput, now: Timestamp | None, evaluation: Evaluation | None
+) -> Decision:
+    """Decide by functions about each action, and where one of them has no answer, by the walk."""
+    principal, resource, actions, aux_data, _ = question
+    moment = Timestamp(time.time_ns()) if now is None else now
+    decision = together(
+        _settled(deciders, principal, resource, action, aux_data, moment) for action in actions
+    )
+    if decision is not None:
+        return decision
+    return decide(deciders.table, _plain(question), now=now, evaluation=evaluation)
+
+
+def _settled(
+    deciders: Deciders,
+    principal: Principal,
+    resource: Resource,
+    action: str,
+    aux_data: AuxData,
+    now: Timestamp | None,
+) -> Decision | None:
+    """Return what a function of :mod:`engine.decider` says, ``None`` where the walk has to answer."""
+    kind, _, resource_attr, version, scope = resource
+    roles, principal_attr = principal.roles, principal.attr
+    if not (
+        type(principal_attr) is dict
+        and type(roles) is tuple
+        and type(resource_attr) is dict
+        and (aux_data is NO_AUX_DATA or type(aux_data.jwt) is dict)
+        and not (deciders.excepted and principal.id in deciders.excepted)
+    ):
+        return None
+    key = (kind, version, scope, roles, action)
+    function = deciders.functions.get(key)
+    if function is None:
+        deciders.count(key, principal)
+        return None
+    try:
+        return function(principal, resource, principal_attr, resource_attr, aux_data, now)
+    except Exception:  # whatever it is, the walk finds out what it means
+        deciders.failed(key)
+        return None
 
 
 def _plain(question: CheckInput) -> CheckInput:

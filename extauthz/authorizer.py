@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from engine.model import CheckInput, Effect, Principal, Resource
+from engine.model import Effect, Principal, Resource
 from extauthz import wire
 from extauthz.facts import DecisionFacts, Facts
 from extauthz.identity import Identified, KeySetUnavailable, KeysWanted, Unauthenticated
@@ -30,7 +30,7 @@ from extauthz.sources import SourceNotFound, SourceUnavailable, SourceWanted
 from extauthz.templates import PROBLEM_TYPE, AllowTemplate, AmbiguousQuery, DenyTemplate, named_outputs
 
 if TYPE_CHECKING:
-    from engine.model import Decision, EvaluationError, JsonValue
+    from engine.model import AuxData, Decision, EvaluationError, JsonValue
     from extauthz.routes import Pattern, RouteTable
     from extauthz.slots import Slot
 
@@ -73,7 +73,9 @@ class ReadsRecords(Protocol):
 class DecidesActions(Protocol):
     """The policy engine."""
 
-    def check(self, question: CheckInput, /) -> Decision:
+    def check_action(
+        self, principal: Principal, resource: Resource, action: str, aux_data: AuxData, request_id: str, /
+    ) -> Decision:
         """Decide."""
 
 
@@ -228,7 +230,7 @@ class Authorizer:
     ) -> None:
         """*deny* is for requests without a route, *retry_after* in seconds, *unknown_route* a status."""
         self._match = routes.match
-        self._decide = engine.check
+        self._decide = engine.check_action
         self._next_id = next_id
         self._anonymous = Identified(anonymous, anonymous=True)
         self._deny = deny
@@ -277,8 +279,10 @@ class Authorizer:
         action = route.action_of(facts.request.method)
         facts.action = action.constant or action.function(facts)
         facts.resource = _resource(route, exchange)
-        asked = (facts.principal, facts.resource, (facts.action,), identified.aux_data, facts.request.id)
-        return self._by_policy(exchange, route, self._decide(_new(CheckInput, asked)))
+        decision = self._decide(
+            facts.principal, facts.resource, facts.action, identified.aux_data, facts.request.id
+        )
+        return self._by_policy(exchange, route, decision)
 
     # --- the steps
 

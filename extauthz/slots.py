@@ -380,13 +380,30 @@ class _Form(NamedTuple):
 
 def _claim(argument: object) -> Get:
     """``a.b``, or a list of names for those that have dots in them (``https://example.com/roles``)."""
+    steps = _steps(argument)
+    return lambda facts: _nested(facts.claims, steps)
+
+
+def _steps(argument: object) -> list[str]:
     steps = argument.split(".") if isinstance(argument, str) else argument
     if not isinstance(steps, list) or not steps or not all(isinstance(step, str) and step for step in steps):
         raise SlotFault(f"`{argument}` is not the path of a claim: write `a.b`, or a list of names")
-    if len(steps) == 1:
-        only = steps[0]
-        return lambda facts: facts.claims.get(only, MISSING)
-    return lambda facts: _nested(facts.claims, steps)
+    return steps
+
+
+def _claim_as_it_is(name: str, absent: _Absent | None, error: SlotError) -> Callable[[Facts], Any]:
+    """Give a claim that needs no conversion: the commonest attribute, so it is one function."""
+    reason, message = error.reason, str(error)
+
+    def fill(facts: Facts) -> Any:
+        try:
+            return facts.claims[name]
+        except KeyError:
+            if absent is None:
+                raise SlotError(reason, message) from None
+            return absent.value
+
+    return fill
 
 
 def _nested(value: object, steps: list[str]) -> object:
@@ -472,9 +489,13 @@ def _form_slot(key: str, value: dict[str, object], want: Want) -> Slot:
     name = ".".join(map(str, argument)) if isinstance(argument, list) else str(argument)
     absent = _absent(value, want)
     error = SlotError(form.reason, form.absent.format(name))
+    get, convert = form.compile(argument), _conversion(form, want)
+    is_simple = key == "claim" and len(_steps(argument)) == 1 and convert is None
     return Slot(
         f"{key} {name}",
-        _filled(form.compile(argument), absent, error, _conversion(form, want)),
+        _claim_as_it_is(_steps(argument)[0], absent, error)
+        if is_simple
+        else _filled(get, absent, error, convert),
         frozenset({form.variable}),
         needs_claims=key == "claim" and absent is None,
     )

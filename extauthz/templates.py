@@ -85,7 +85,8 @@ class AllowTemplate:
         object.__setattr__(self, "removals", tuple(dict.fromkeys(removals)))
         names = [name.lower() for name, _ in self.headers]
         has_more = self.response_headers or controlled or len(set(names)) < len(names)
-        object.__setattr__(self, "plain", None if has_more else PlainAllow(names, self.removals))
+        headers = [(name, slot.function) for name, slot in self.headers]
+        object.__setattr__(self, "plain", None if has_more else PlainAllow(headers, self.removals))
 
     def write(self, facts: Facts, metadata: DecisionMetadata) -> bytes:
         """Make the answer and serialize it; mostly without making it.
@@ -97,11 +98,7 @@ class AllowTemplate:
         """
         if self.plain is None:
             return encode(self.fill(facts, metadata))
-        values = [slot.function(facts) for _, slot in self.headers]
-        more_removals = tuple(self.owned.aliases_in(facts.request.header_names))
-        if () in values:
-            more_removals = (*self._absent(values), *more_removals)
-        return self.plain.encode(values, more_removals, metadata)
+        return self.plain.write(facts, self.owned.aliases_in(facts.request.header_names), metadata)
 
     def _absent(self, values: Sequence[tuple[str, ...]]) -> list[str]:
         """Return the names of the headers that get no value."""

@@ -335,33 +335,48 @@ class PlainAllow:
     then; the bytes are those that :func:`encode` gives for the same answer.
     """
 
-    __slots__ = ("_names", "_removals")
+    __slots__ = ("_headers", "_removals")
 
-    def __init__(self, names: Iterable[str], removals: tuple[str, ...]) -> None:
-        """*names* of the headers to set, each once; *removals* are what every answer removes."""
-        self._names = tuple(names)
+    def __init__(
+        self, headers: Iterable[tuple[str, Callable[[Any], tuple[str, ...]]]], removals: tuple[str, ...]
+    ) -> None:
+        """Prepare an answer that sets *headers*, and removes *removals* whatever it sets.
+
+        With each name, which is there once, goes what gives its values for the facts of a request.
+        """
+        self._headers = tuple(headers)
         self._removals = _removals(removals)
 
-    def encode(
-        self, values: Iterable[tuple[str, ...]], more_removals: tuple[str, ...], metadata: DecisionMetadata
-    ) -> bytes:
-        """Write the answer that gives the headers these *values*, in the order of the names.
+    def write(self, facts: Any, more_removals: Iterable[str], metadata: DecisionMetadata) -> bytes:
+        """Write the answer for a request; a header without a value is removed.
 
         Raises:
             UnsendableError: as :func:`encode` does.
+            extauthz.slots.SlotError: a header's value cannot be had.
 
         """
         content = b""
+        absent: tuple[str, ...] = ()
+        decision_id, route, action, reason, policy = metadata
         try:
-            for name, texts in zip(self._names, values, strict=True):
-                write = _short_header if len(",".join(texts)) <= MAX_CACHED else _any_header
-                content += write(name, texts)
+            for name, function in self._headers:
+                texts = function(facts)
+                if texts:
+                    write = _short_header if len(",".join(texts)) <= MAX_CACHED else _any_header
+                    content += write(name, texts)
+                else:
+                    absent += (name,)
             content += self._removals
-            if more_removals:
-                content += _removals(more_removals)
-            return ALLOWED + _sized(OK, content) + _decision_metadata(metadata)
+            if absent or more_removals:
+                content += _removals((*absent, *more_removals))
+            size = len(content)
+            written_id = decision_id.encode()
+            surrounding = _around_id if len(action) <= MAX_CACHED else _around_any_id
+            before, after = surrounding(len(written_id), route, action, reason, policy)
         except UnicodeEncodeError as error:
             raise UnsendableError(NOT_UNICODE.format(error)) from error
+        opening = ALLOWED_OK[size] if size < len(ALLOWED_OK) else ALLOWED + _opened(OK, size)
+        return opening + content + before + written_id + after
 
 
 def _query_fields(answer: Allow) -> Iterator[bytes]:
@@ -558,6 +573,8 @@ def _status(code: GrpcCode) -> bytes:
 
 
 ALLOWED: Final = _sized(STATUS, b"")  # a message without its code: 0
+ALLOWED_OK: Final = tuple(ALLOWED + _opened(OK, size) for size in range(2048))
+"""The beginning of an allow, by the size of its ``ok_response``."""
 DENIED_CODES: Final[Mapping[int, bytes]] = {
     code: _status(code) for code in (GrpcCode.PERMISSION_DENIED, GrpcCode.UNAUTHENTICATED)
 }

@@ -21,7 +21,7 @@ FILE = re.compile(r"^`([\w./]+\.yaml)`\n\n```yaml\n(.*?)^```", re.DOTALL | re.MU
 COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 STARTED = re.compile(r"^((?:extauthz|python|envoy) .*&)$", re.MULTILINE)
 
-PREAMBLE = "set -m\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n"
+PREAMBLE = "set -m\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n"
 """Job control as in a terminal, and nothing left running."""
 
 ANSWERS = "{ for _ in $(seq 200); do (echo > /dev/tcp/127.0.0.1/%s) 2>/dev/null && break; sleep 0.1; done; }"

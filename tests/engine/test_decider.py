@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import itertools
 import json
 from random import Random
 from types import MappingProxyType
@@ -62,8 +63,7 @@ def generated(seed: int, mode: Any, lenient: bool) -> tuple[RuleTable, list[Chec
     policies = {name: policy for name, policy in policy_set(random).items() if "/_" not in name}
     settled = {"limit": 10.0, "place": "test"}
     table = table_of(policies, evaluation=mode, lenient_scope_search=lenient, globals=settled)
-    asked = [aimed(question, table, random) for question in questions(request(random, 20))]
-    return table, [one for question in asked for one in singles(question)]
+    return table, [aimed(question, table, random) for question in questions(request(random, 20))]
 
 
 def aimed(question: CheckInput, table: RuleTable, random: Random) -> CheckInput:
@@ -88,9 +88,11 @@ def test_a_function_gives_the_answer_of_the_walk(seed: int, mode: Any, lenient: 
     with mock.patch.object(decider, "USES", 1):
         for question in asked:
             if question.principal.id not in table.principal_ids:
-                decider.decision_function(table, question)  # an engine would only log that it failed
+                for single in singles(question):
+                    decider.decision_function(table, single)  # an engine would only log that it failed
             expected = check(table, question)
-            assert [engine.check(question) for _ in range(3)] == [expected] * 3
+            assert [engine.check(question) for _ in range(len(question.actions) + 1)][-1] == expected
+        assert engine.check_many(asked) == [check(table, question) for question in asked]
 
 
 def test_most_questions_have_a_function() -> None:
@@ -98,7 +100,7 @@ def test_most_questions_have_a_function() -> None:
     answered = clean = 0
     for seed in range(8):
         table, asked = generated(seed, "lenient", True)
-        for question in asked:
+        for question in itertools.chain.from_iterable(map(singles, asked)):
             if question.principal.id in table.principal_ids or check(table, question).evaluation_errors:
                 continue
             clean += 1
@@ -113,7 +115,7 @@ def test_decision_tables_are_answered_by_functions(name: str) -> None:
     row = ROWS[name]
     table, engine = row.rule_table(), Engine(row.rule_table())
     with mock.patch.object(decider, "USES", 1):
-        for question in singles(row.question):
+        for question in (*singles(row.question), row.question):
             expected = check(table, question, now=row.now)
             assert [engine.check(question, now=row.now) for _ in range(3)] == [expected] * 3
 
@@ -281,6 +283,17 @@ def test_a_function_is_made_for_what_is_asked_often() -> None:
         assert engine.check(ASKED).actions["read"].rule == "named"
         assert engine.check(other).actions["read"].effect is Effect.DENY
         assert engine.check_action(ALICE, DOCUMENT, "read") == engine.check(ASKED)
+
+
+@pytest.mark.parametrize("actions", [(), ("read", "read"), ("read", "write", "read"), ("write", "read")])
+def test_several_actions_are_answered_together(engine: Engine, actions: tuple[str, ...]) -> None:
+    """No action, several, or one twice: the answer, its outputs among it, is that of the walk."""
+    said = {"when": {"ruleActivated": "R.id"}}
+    engine.replace(table_of(policies(rule(output=said), rule("DENY", actions=["write"], output=said))))
+    question = ASKED._replace(actions=actions)
+    expected = check(engine.table, question)
+    assert [engine.check(question) for _ in range(4)] == [expected] * 4
+    assert engine.check_many([question]) == [expected]
 
 
 def test_what_fails_is_answered_by_the_walk(engine: Engine) -> None:
