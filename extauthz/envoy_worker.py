@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from extauthz.board import Board, State
-from extauthz.hosted import PLACE, Place
+from extauthz.hosted import LEAVE, PLACE, RELOAD, Place
 from extauthz.transport import envoy
 
 if TYPE_CHECKING:
@@ -104,10 +104,11 @@ class _EnvoyWorker:
         self._index = index
         self._parent: int | None = parent
         self._admin = str(directory / "admin.sock")
-        self._secrets = str(directory / "secrets.json")
+        self._directory = directory
         self._material = None if plan.certificates is None else plan.certificates.current()
         self._control, self._inside = socket.socketpair()
         self._stops = 0
+        self._reload = False
         self._told = 0
         self._kill_at = float("inf")
         self._code: int | None = None
@@ -115,13 +116,14 @@ class _EnvoyWorker:
     def run(self) -> int:
         """Start Envoy, mind it, and return the exit code."""
         if self._material is not None:
-            envoy.write_secrets(self._secrets, self._material)
-        with _woken_by(signal.SIGTERM, signal.SIGCHLD, call=self._on_signal) as woken:
+            envoy.write_secrets(self._directory, self._material)
+        with _woken_by(signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, call=self._on_signal) as woken:
             process = self._spawned()
             self._inside.close()
             log = _Log(process)
             while process.poll() is None:
                 self._wait(woken, log)
+                self._pass_on_reload()
                 self._pass_on_stop(process)
                 self._renew_certificate()
             log.read()
@@ -131,6 +133,7 @@ class _EnvoyWorker:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self._stops += number == signal.SIGTERM
+        self._reload |= number == signal.SIGHUP
 
     def _spawned(self) -> subprocess.Popen[bytes]:
         plan, program = self._plan, self._plan.program
@@ -150,7 +153,7 @@ class _EnvoyWorker:
             plan.listener,
             plan.options,
             admin=self._admin,
-            secrets=None if self._material is None else self._secrets,
+            secrets=None if self._material is None else self._directory,
             client_certificate=self._material is not None and self._material.client_ca is not None,
             app=program.app,
         )
@@ -171,12 +174,13 @@ class _EnvoyWorker:
         """Sleep until something happens, and deal with what can be read."""
         timeouts = [self._kill_at - time.monotonic(), LOOK if self._material is not None else float("inf")]
         timeout = max(min(timeouts), 0)
-        sources = [woken, self._control, *log.descriptors, *([] if self._parent is None else [self._parent])]
+        sources = [woken, self._control.fileno(), *log.descriptors]
+        sources += [] if self._parent is None else [self._parent]
         ready = select.select(sources, [], [], None if timeout == float("inf") else timeout)[0]
         if woken in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(woken, 4096)
-        if self._control in ready:
+        if self._control.fileno() in ready:
             self._hear()
         if self._parent in ready:
             logger.error("the supervising process is gone: stopping")
@@ -191,6 +195,15 @@ class _EnvoyWorker:
             if said:
                 self._code = said[0]
 
+    def _pass_on_reload(self) -> None:
+        if self._reload:
+            self._reload = False
+            self._say(RELOAD)
+
+    def _say(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):  # it is ending already
+            self._control.send(word)
+
     def _pass_on_stop(self, process: subprocess.Popen[bytes]) -> None:
         now = time.monotonic()
         if self._stops > self._told and self._plan.board[self._index] == State.STARTING:
@@ -199,8 +212,7 @@ class _EnvoyWorker:
         while self._told < min(self._stops, 2):
             self._told += 1
             self._kill_at = now + (self._plan.drain_timeout if self._told == 1 else 0) + GRACE
-            with contextlib.suppress(OSError):  # it is ending already
-                self._control.send(b"s")
+            self._say(LEAVE)
         if now >= self._kill_at:
             logger.error("Envoy did not stop in time: killed", extra={"envoy": process.pid})
             process.kill()
@@ -212,7 +224,7 @@ class _EnvoyWorker:
         material = self._plan.certificates.current()
         if material is not self._material:
             self._material = material
-            envoy.write_secrets(self._secrets, material)
+            envoy.write_secrets(self._directory, material)
 
     def _exit_code(self, returned: int) -> int:
         """Return what the service said; else, of an Envoy that ended by itself, something that is not 0."""

@@ -48,6 +48,9 @@ PLACE: Final = "EXTAUTHZ_PLACE"
 """Environment variable that holds a :class:`Place`, as JSON."""
 CONFIG: Final = "EXTAUTHZ_CONFIG"
 
+RELOAD: Final = b"r"
+LEAVE: Final = b"l"
+
 SETTLED: Final = 0.05
 """Seconds between two looks whether Envoy has sent all answers."""
 ADMIN_TIMEOUT: Final = 5.0
@@ -61,8 +64,8 @@ class Place:
     workers: int
     board: int
     control: int
-    """A byte says leave, a second one leave at once; the end says that the other process has gone. The exit
-    code goes back."""
+    """Says :data:`RELOAD` or :data:`LEAVE`, a second time for leave at once; the end says that the other
+    process has gone. The exit code goes back."""
     http: int
     log: int
     admin: str
@@ -259,8 +262,11 @@ async def _live(worker: Worker, place: Place | None) -> None:
 
 def _listen(control: socket.socket, worker: Worker) -> None:
     told = control.recv(16)
-    for _ in told:
-        worker.leave()
+    for word in told:
+        if word == RELOAD[0]:
+            worker.reload()
+        else:
+            worker.leave()
     if not told:
         asyncio.get_running_loop().remove_reader(control)
         logger.error("the supervising process is gone: stopping")

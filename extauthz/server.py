@@ -56,6 +56,8 @@ def serve(settings: Server, build: Callable[[], App], hosted: Program | None = N
     0: stopped without losing a request. 1: could not start, or was told twice to stop and cut requests off.
     """
     try:
+        if settings.transport == "envoy":
+            envoy.look_for_it()
         opened = _open(settings)
         run = (
             functools.partial(_run_worker, settings, opened, build)
@@ -155,7 +157,6 @@ def _grpcio(settings: Server, opened: _Opened) -> OpenGrpc:
 def _plan(settings: Server, opened: _Opened, hosted: Program) -> Plan:
     held = opened.grpc.socket
     mode = _socket_mode(settings)
-    envoy.binary(), envoy.module()  # say now, not from each worker, that there is none
     return Plan(
         hosted,
         envoy.pipe_address(opened.grpc.address, mode) if held is None else envoy.socket_address(held),

@@ -207,10 +207,14 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in self._leave_on:
             loop.add_signal_handler(number, self.leave)
-        if self._leave_on:  # signals come to this process
-            loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
+        if self._leave_on:
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
         if self._parent is not None:
             loop.add_reader(self._parent, self._on_parent_gone)
+
+    def reload(self) -> None:
+        """Read the policies again."""
+        self._told_to_reload.set()
 
     def leave(self) -> None:
         """Stop when every request is answered; called again: stop at once."""

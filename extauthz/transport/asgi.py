@@ -34,7 +34,15 @@ from extauthz.transport.calls import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+    )
 
     from extauthz.readiness import Readiness
     from extauthz.transport.calls import Authorizer, Pairs, Procedure
@@ -63,7 +71,9 @@ it is asked: as long as the client is there, ``receive`` gives the end of the re
 
 _PREFIX: Final = struct.Struct(">BI")
 """Of a message: whether it is compressed, and its length in bytes."""
+_pack: Final = _PREFIX.pack
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_TRAILERS: Final = (b"te", b"trailers")
 _CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _NO_COMPRESSION: Final = (("grpc-accept-encoding", "identity"),)
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -90,7 +100,7 @@ def _start(initial: Pairs) -> Message:
 
 
 def _body(message: bytes, *, more: bool = False) -> Message:
-    framed = _PREFIX.pack(0, len(message)) + message
+    framed = _pack(0, len(message)) + message
     return {"type": "http.response.body", "body": framed, "more_body": more}
 
 
@@ -145,36 +155,34 @@ class GrpcApplication:
             await self._general(_Call(scope, receive, send, self._max_bytes))
             return
         event = await receive()
-        request = self._whole(scope, event)
-        if request is None:
+        frame: bytes = event.get("body", b"")
+        size = len(frame) - 5
+        headers = scope["headers"]
+        # In line, as everything here: what nearly all requests are, a message in order and nothing after it.
+        if (
+            event.get("more_body")
+            or not 0 <= size <= self._max_bytes
+            or frame[:5] != _pack(0, size)
+            or _CONTENT_TYPE not in headers
+            or _TRAILERS not in headers
+            or scope["method"] != "POST"
+        ):
             await self._general(_Call(scope, receive, send, self._max_bytes, event))
             return
         self.received += 1
         try:
-            answer = self._authorize(request)
+            answer = self._authorize(frame[5:])
         except _FAILURES:
             logger.exception("a check failed; the client gets an error, not an answer")
             call = _Call(scope, receive, send, self._max_bytes)
             await call.refuse(Refusal(INTERNAL, CHECK_FAILED), self._leaving)
             return
         if type(answer) is bytes and answer:
-            # A send that is neither the last nor waits for anything returns at once.
             await send(self._start)
-            await send(_body(answer))
+            await send({"type": "http.response.body", "body": _pack(0, len(answer)) + answer})
             await send(_OK)
             return
         await self._general(_Call(scope, receive, send, self._max_bytes), self._later(answer))
-
-    def _whole(self, scope: Scope, event: Message) -> bytes | None:
-        """Return the message when the request is what nearly all are: in order, and here with all it has."""
-        frame: bytes = event.get("body", b"")
-        size = len(frame) - 5
-        if event.get("more_body") or not 0 <= size <= self._max_bytes or frame[:5] != _PREFIX.pack(0, size):
-            return None
-        headers = dict(scope["headers"])
-        if headers.get(b"content-type") not in _CONTENT_TYPES or headers.get(b"te") != b"trailers":
-            return None
-        return frame[5:] if scope["method"] == "POST" else None
 
     async def _general(self, call: _Call, handler: Handler | None = None) -> None:
         """Answer *call* with what its path says, or with *handler*."""
@@ -299,7 +307,7 @@ class _Call:
             raise _NotGrpc(405, "gRPC calls are POST requests")
         if self._headers.get(b"content-type", b"").split(b";")[0] not in _CONTENT_TYPES:
             raise _NotGrpc(415, "the content type has to be application/grpc")
-        if self._headers.get(b"te") != b"trailers":
+        if self._headers.get(_TRAILERS[0]) != _TRAILERS[1]:
             raise Refusal(INTERNAL, "trailers do not reach the client: there is no `te: trailers`")
 
     # --- what comes ---------------------------------------------------------------------------------------
@@ -322,7 +330,7 @@ class _Call:
             raise Refusal(INTERNAL, "no message")
         return found
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes]:
         """Read messages as they come, until the client has no more; raises as :meth:`message` does."""
         held = bytearray()
         async for part in self._parts():
@@ -495,7 +503,7 @@ class Health:
         """Let every watcher go."""
         self._ended.set()
 
-    def _state(self, name: str) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+    def _state(self, name: str) -> int:
         response = health_pb2.HealthCheckResponse
         if name not in self._names:
             return response.SERVICE_UNKNOWN
@@ -516,7 +524,7 @@ def _asked(message: bytes) -> str:
         raise Refusal(INTERNAL, "the message is not a HealthCheckRequest") from None
 
 
-def _state(state: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> bytes:
+def _state(state: int) -> bytes:
     return health_pb2.HealthCheckResponse(status=state).SerializeToString()
 
 
@@ -530,7 +538,8 @@ def _reflection(services: Services) -> Iterator[tuple[str, Handler]]:
 
     async def info(call: _Call) -> None:
         requests = (_reflected(message) async for message in call.messages())
-        async for response in servicer.ServerReflectionInfo(requests, None):
+        answers: AsyncIterator[Any] = servicer.ServerReflectionInfo(requests, None)  # type: ignore[assignment]  # so it is
+        async for response in answers:
             await call.stream(response.SerializeToString())
         await call.end()
 

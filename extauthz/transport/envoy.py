@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from socket import socket
 
     from extauthz.certificates import Material
@@ -34,6 +33,10 @@ WINDOW: Final = 1024 * 1024
 """Bytes that a client may send of one call before Envoy has passed them on."""
 HEADROOM: Final = 2 * WINDOW
 """Bytes beyond the largest message that Envoy holds while Python is busy; above that it answers itself."""
+SERVER: Final = "server"
+CLIENTS: Final = "clients"
+"""Names of secrets, and of the files that hold them: our certificate, and the CA of clients."""
+
 MAX_CONNECTIONS: Final = 10_000
 """To one worker. Gateways have one for each of their threads; more than this is an attack or a mistake."""
 HOW_TO_INSTALL: Final = (
@@ -77,6 +80,18 @@ def module() -> str:
     if found is None or found.origin is None:
         raise MissingError(HOW_TO_INSTALL)
     return found.origin
+
+
+def look_for_it() -> None:
+    """Make sure that all parts are there.
+
+    Raises:
+        MissingError: one is not.
+
+    """
+    binary()
+    module()
+    environment()
 
 
 def environment() -> dict[str, str]:
@@ -148,14 +163,14 @@ def bootstrap(
     options: Options,
     *,
     admin: str,
-    secrets: str | None = None,
+    secrets: Path | None = None,
     client_certificate: bool = False,
     app: str = APP,
 ) -> Configuration:
     """Write the configuration of a worker's Envoy.
 
-    *listener* is its address, *admin* the path of its administration's socket, *secrets* a file of
-    :func:`secrets`, for TLS.
+    *listener* is its address, *admin* the path of its administration's socket, *secrets* the
+    directory of :func:`write_secrets`, for TLS.
     """
     chain: Configuration = {"filters": [connection_manager(options, app)]}
     if secrets is not None:
@@ -217,15 +232,14 @@ def command(configuration: Configuration, log_level: str) -> list[str]:
 # --- TLS --------------------------------------------------------------------------------------------------
 
 
-def _tls(secrets: str, *, client_certificate: bool) -> Configuration:
-    source = {"path_config_source": {"path": secrets}, "resource_api_version": "V3"}
+def _tls(secrets: Path, *, client_certificate: bool) -> Configuration:
     common: Configuration = {
         "alpn_protocols": ["h2"],
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-        "tls_certificate_sds_secret_configs": [{"name": "server", "sds_config": source}],
+        "tls_certificate_sds_secret_configs": [_from_file(secrets, SERVER)],
     }
     if client_certificate:
-        common["validation_context_sds_secret_config"] = {"name": "clients", "sds_config": source}
+        common["validation_context_sds_secret_config"] = _from_file(secrets, CLIENTS)
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
@@ -236,33 +250,33 @@ def _tls(secrets: str, *, client_certificate: bool) -> Configuration:
     }
 
 
-def write_secrets(path: str, material: Material) -> None:
-    """Write certificate, key and CA where Envoy looks for them, at once: it sees the old or the new.
+def _from_file(secrets: Path, name: str) -> Configuration:
+    source = {"path_config_source": {"path": str(secrets / name)}, "resource_api_version": "V3"}
+    return {"name": name, "sds_config": source}
 
-    The file is for the eyes of this user only, and Envoy looks again when it is replaced.
+
+def write_secrets(directory: Path, material: Material) -> None:
+    """Write certificate, key and CA where Envoy looks for them.
+
+    Each file is for the eyes of this user only and replaced at once, which is what makes Envoy look again. It
+    takes one secret from a file.
     """
-    resources = [
-        {"name": "server", "tls_certificate": _pair(material)},
-        *([] if material.client_ca is None else [_clients(material.client_ca)]),
-    ]
-    kind = f"{API}.extensions.transport_sockets.tls.v3.Secret"
-    document = {"resources": [{"@type": kind, **resource} for resource in resources]}
-    new = f"{path}.new"
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(document, file)
-    Path(new).replace(path)
-
-
-def _pair(material: Material) -> Mapping[str, object]:
-    return {
+    pair = {
         "certificate_chain": {"inline_string": material.certificate.decode("ascii")},
         "private_key": {"inline_string": material.key.decode("ascii")},
     }
+    if material.client_ca is not None:
+        trusted = {"trusted_ca": {"inline_string": material.client_ca.decode("ascii")}}
+        _write_secret(directory, CLIENTS, {"validation_context": trusted})
+    _write_secret(directory, SERVER, {"tls_certificate": pair})
 
 
-def _clients(authorities: bytes) -> dict[str, object]:
-    trusted = {"trusted_ca": {"inline_string": authorities.decode("ascii")}}
-    return {"name": "clients", "validation_context": trusted}
+def _write_secret(directory: Path, name: str, content: Configuration) -> None:
+    kind = f"{API}.extensions.transport_sockets.tls.v3.Secret"
+    new = directory / f"{name}.new"
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump({"resources": [{"@type": kind, "name": name, **content}]}, file)
+    new.replace(directory / name)
 
 
 def _duration(seconds: float) -> str:

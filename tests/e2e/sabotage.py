@@ -74,6 +74,9 @@ class SabotagedApp:
     async def start(self) -> None:
         pass
 
+    async def reload(self) -> None:
+        pass
+
     async def stop(self) -> None:
         pass
 

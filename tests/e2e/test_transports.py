@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,25 @@ def test_printed_fails_closed_and_starts(
     )
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "server", "options"),
+    [
+        ("envoy-unix-socket.yaml", {"grpcListenAddr": "unix:/run/extauthz/check.sock"}, ()),
+        ("envoy-in-gateway.yaml", {}, ("--transport", "in-gateway")),
+    ],
+)
+def test_files_in_the_repository(
+    tmp_path: Path, name: str, server: dict[str, str], options: tuple[str, ...]
+) -> None:
+    """The examples in ``envoy/`` are what is printed; the path of pyvoy is the one in the container image."""
+    settings = tmp_path / "extauthz.yaml"
+    storage = {"driver": "disk", "disk": {"directory": "policies"}}
+    settings.write_text(yaml.safe_dump({"server": server, "storage": storage}))
+    in_image = "filename: /opt/extauthz/lib/python3.13/site-packages/pyvoy/_pyvoy.abi3.so"
+    text = re.sub(r"filename: .*/_pyvoy\.abi3\.so", in_image, printed(settings, *options))
+    assert (REFERENCE.parent / name).read_text(encoding="utf-8") == text
 
 
 def test_a_gateway_that_cannot_be(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ class Echo:
             return json.dumps({"asked": self.asked, "cancelled": self.cancelled}).encode()
         self.asked += 1
         if request in FAILURES:
-            return FAILURES[request]()
+            answer: bytes | Awaitable[bytes] = FAILURES[request]()
+            return answer
         if request == b"exit":
             os._exit(3)
         if request in {b"ready", b"not ready"}:

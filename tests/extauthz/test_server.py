@@ -150,7 +150,8 @@ def test_an_address_in_use_is_said(start: Start, port: str, workers: int) -> Non
     """A port that somebody else has ends the start with 1 and a line that names it."""
     with taken_port() as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        server = start(**{port: address}, workers=workers)
+        addresses = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", port: address}
+        server = start(addresses["grpc"], addresses["http"], workers=workers)
         assert server.exit_code() == 1
     line = server.logged(f"cannot start: cannot listen on `{address}`: address already in use")
     assert line is not None
