@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.bench import h2load
 from tests.bench.h2load import Closed, Fixed, LoadError
 from tests.bench.measure import Measurement
+from tests.bench.peers import __main__ as comparison
 from tests.bench.peers import build, conditions, expenses, gateway, scale, sides
 from tests.bench.peers.__main__ import Extent, compare, write
 from tests.bench.peers.conditions import SATURATED, Condition
@@ -211,6 +214,26 @@ def test_charts_are_drawn(tmp_path: Path) -> None:
     for each in drawn:
         assert "<svg" in each.read_text()
         assert f"({each.name})" in page
+
+
+def test_a_run_that_is_broken_off_leaves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong answer ends the run and fails it, but does not cost what was measured before."""
+
+    def fails(report: Report, *_: object) -> None:
+        report.conditions += _report().conditions
+        raise LoadError("Cerbos: not every answer is what it has to be")
+
+    monkeypatch.setattr(comparison, "compare", fails)
+    monkeypatch.setattr(h2load, "available", lambda: True)
+    monkeypatch.setattr(comparison.machine, "described", dict)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        done = CliRunner().invoke(comparison.main, ["--output", str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.exit_code == 1
+    assert "Cerbos: not every answer" in done.output
+    assert "| faster | 3.50 |" in (tmp_path / "report.md").read_text()
 
 
 # --- peers ------------------------------------------------------------------------------------------------

@@ -90,11 +90,19 @@ def main(*, quick: bool, path: Path | None, output: Path, only: tuple[str, ...])
         method="",
         machine=machine.described(),
     )
+    began = time.monotonic()
     try:
         with console.status("starting") as status:
             compare(report, QUICK if quick else FULL, only, status.update)
     except (LoadError, StartError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(f"{error}\n(what was measured before is in {output})") from error
+    finally:
+        report.seconds = time.monotonic() - began
+        _tell(report, console, output, path)
+
+
+def _tell(report: Report, console: Console, output: Path, path: Path | None) -> None:
+    """Print and write what was measured: of a run that was broken off, what there is."""
     for table in tables(report):
         if table.rows:
             console.print(table.rich())
@@ -126,7 +134,6 @@ def compare(report: Report, extent: Extent, only: Sequence[str], tell: Callable[
         StartError: a server does not start.
 
     """
-    began = time.monotonic()
     plan = extent.plan
     report.method = (
         f"{plan.rounds} rounds of about {plan.seconds:g} s for each side and load, the sides taking turns; "
@@ -153,7 +160,6 @@ def compare(report: Report, extent: Extent, only: Sequence[str], tell: Callable[
     report.measurements += scale.routes(extent.bursts)
     report.measurements += scale.decisions((extent.policies[0], extent.policies[-1]), extent.bursts)
     report.conditions += conditions.growth(report.starts, report.measurements, extent.policies[-1])
-    report.seconds = time.monotonic() - began
 
 
 def _chosen(report: Report, only: Sequence[str]) -> list[Side]:
