@@ -84,14 +84,6 @@ def listens(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """Find a TCP port of 127.0.0.1 that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 # --- accounts of the kernel -------------------------------------------------------------------------------
 
 

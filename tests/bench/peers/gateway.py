@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from tests.bench.peers.expenses import AUTHORITY, TARGET
-from tests.bench.processes import await_ready, free_port, listens, running
+from tests.bench.processes import await_ready, listens, running
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -20,6 +20,7 @@ from tests.bench.peers.rounds import Cell, Plan, direct, measured, percentile
 from tests.bench.peers.sides import Server, extauthz
 from tests.bench.service import environment, request, running, user_token, write_policies
 from tests.differential import oracle
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +136,7 @@ DECIDING: Final = 0.3
 
 @contextmanager
 def _ours(given: Given, directory: Path) -> Iterator[Server]:
-    port, http = processes.free_port(), processes.free_port()
+    port, http = free_port(), free_port()
     variables = environment(given.policies, grpc=f"127.0.0.1:{port}", http=f"127.0.0.1:{http}")
     variables["XDG_CACHE_HOME"] = str(given.cache)
     with extauthz(directory, variables, http) as pid:

@@ -19,10 +19,11 @@ from extauthz.transport import envoy
 from extauthz.transport.calls import Options
 from tests.bench.empty_server import LISTENING
 from tests.bench.peers import build, expenses
-from tests.bench.processes import await_ready, free_port, listens, running
+from tests.bench.processes import await_ready, listens, running
 from tests.bench.service import CONFIGURATION, ISSUER, environment, user_token, write_policies
 from tests.differential import oracle
 from tests.extauthz.key_server import jwks, private_key
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
