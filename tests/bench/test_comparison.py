@@ -16,7 +16,7 @@ from tests.bench import h2load
 from tests.bench.h2load import Closed, Fixed, LoadError
 from tests.bench.measure import Measurement
 from tests.bench.peers import __main__ as comparison
-from tests.bench.peers import build, conditions, expenses, gateway, scale, sides
+from tests.bench.peers import build, conditions, expenses, gateway, machine, scale, sides
 from tests.bench.peers.__main__ import Extent, compare, write
 from tests.bench.peers.conditions import SATURATED, Condition
 from tests.bench.peers.expenses import Verdict, framed, unframed
@@ -225,7 +225,7 @@ def test_a_run_that_is_broken_off_leaves_what_it_has(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(comparison, "compare", fails)
     monkeypatch.setattr(h2load, "available", lambda: True)
-    monkeypatch.setattr(comparison.machine, "described", dict)
+    monkeypatch.setattr(machine, "described", dict)
     before = signal.getsignal(signal.SIGTERM)
     try:
         done = CliRunner().invoke(comparison.main, ["--output", str(tmp_path)])
