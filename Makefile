@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ORACLE := .peers/cerbos/.ready
 STORES := .peers/go/.ready
+PEERS  := .peers/go/bin/opa-authz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench oracle stores differential clean
+.PHONY: help demo test check lint types bench bench-peers oracle stores differential clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,13 @@ check: lint types test ## lint, types, all tests
 
 bench: $(READY) ## measure: phases, engine, server (table; JSON with ARGS="--json FILE")
 	$(BIN)/python -m tests.bench $(ARGS)
+
+$(PEERS): $(wildcard tests/bench/peers/go/* tests/bench/peers/go/*/*/*.go)
+	$(PYTHON) -m tests.bench.peers.build
+	@touch -c $@
+
+bench-peers: $(READY) $(ORACLE) $(PEERS) ## side by side with Cerbos and OPA, direct and through Envoy (ARGS="--quick --json FILE")
+	$(BIN)/python -m tests.bench.peers $(ARGS)
 
 $(ORACLE): tests/differential/peers.py
 	$(PYTHON) -m tests.differential.peers

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 from tests.bench import loading
 from tests.bench.measure import Measurement
-from tests.bench.server import CHECK, _children, _framed, _free_port, _process, _ready
+from tests.bench.peers.expenses import EXT_AUTHZ, framed
+from tests.bench.processes import await_ready, listens, running, tree
 from tests.bench.service import CONFIGURATION, DERIVED_ROLES, POLICY, environment, request
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.bench.server import Server
 
 POLICIES: Final = 10_000
 CLIENTS: Final = 4
@@ -37,6 +37,14 @@ SECONDS: Final = 10
 TURNS: Final = 3
 CHANGES: Final = 67
 """In each turn: 200 altogether."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that follows its policies: process and gRPC port."""
+
+    pid: int
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +68,14 @@ def reload(rounds: int) -> Iterator[Measurement]:
         loading.write_policies(policies, POLICIES)
         server = stack.enter_context(_following(directory / "served"))
         payload = directory / "request.bin"
-        payload.write_bytes(_framed(request()))
+        payload.write_bytes(framed(request()))
         _turn(server, payload, directory)
         found: dict[str, list[Turn]] = {"in peace": [], "while policies change": []}
         for _ in range(TURNS):
             found["in peace"].append(_turn(server, payload, directory))
             with _Changes(policies):
                 found["while policies change"].append(_turn(server, payload, directory))
-        pid = server.process.pid
-        memory = max(loading.resident(each) for each in (pid, *_children(pid)))
+        memory = max(map(loading.resident, tree([server.pid])))
     yield from _measurements(found)
     yield Measurement("reload", f"memory of a worker, {POLICIES:,} policies", memory, "MiB", budget=300)
 
@@ -124,12 +131,14 @@ def _following(directory: Path) -> Iterator[Server]:
     (policies / "expense.yaml").write_text(POLICY.replace("KIND", "expense"))
     watching = CONFIGURATION.replace('"${POLICIES}"}', '"${POLICIES}", watchForChanges: true}')
     (directory / "extauthz.yaml").write_text(watching)
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "extauthz", "serve", "--config", str(directory / "extauthz.yaml")]
     variables = environment(policies, grpc=f"127.0.0.1:{port}", workers=1)
     variables["XDG_CACHE_HOME"] = str(directory / "cache")
-    with _process(command, directory / "extauthz.log", variables) as process:
-        yield _ready(process, port, START)
+    log = directory / "extauthz.log"
+    with running(command, log, variables) as process:
+        await_ready(process, log, lambda: listens(port), START)
+        yield Server(process.pid, port)
 
 
 def _turn(server: Server, payload: Path, directory: Path) -> Turn:
@@ -139,7 +148,7 @@ def _turn(server: Server, payload: Path, directory: Path) -> Turn:
         *("h2load", "-c", str(CLIENTS), "-m", "1", "-t", "1"),
         *("--rps", str(RATE), "-n", str(CLIENTS * RATE * SECONDS)),
         *("-d", str(payload), "-H", "content-type: application/grpc", "-H", "te: trailers"),
-        *("--log-file", str(log), f"http://127.0.0.1:{server.port}{CHECK}"),
+        *("--log-file", str(log), f"http://127.0.0.1:{server.port}{EXT_AUTHZ}"),
     ]
     subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS * 10)  # noqa: S603 # our own words
     lines = [line.split("\t") for line in log.read_text().splitlines()]

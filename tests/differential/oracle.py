@@ -141,6 +141,12 @@ class Oracle:
         """``host:port`` of the gRPC API."""
         return f"127.0.0.1:{self.grpc_port}"
 
+    @property
+    def pid(self) -> int:
+        """The process that has started the server; all that works for the server descends from it."""
+        assert self._process is not None
+        return self._process.pid
+
     def ask(self, path: str, body: Any) -> tuple[int, Any]:
         """POST *body* as JSON; return the status and the JSON of the answer."""
         payload = json.dumps(body, ensure_ascii=False).encode()
