@@ -23,8 +23,8 @@ $(READY): pyproject.toml
 demo: $(READY) ## a real Envoy in front of a sample API, decisions printed (ONCE=1: stop after the table)
 	$(BIN)/python envoy/demo/demo.py $(if $(ONCE),--once)
 
-test: $(READY) ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## all tests, in as many processes as there are processors (ARGS="-n 0 tests/engine": some, in one)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
