@@ -12,7 +12,8 @@ RUN ["python", "-m", "venv", "/opt/extauthz"]
 COPY pyproject.toml README.md LICENSE ./
 COPY engine engine
 COPY extauthz extauthz
-RUN ["/opt/extauthz/bin/pip", "install", "--no-cache-dir", "."]
+COPY envoy/envoy.yaml envoy/envoy.yaml
+RUN ["/opt/extauthz/bin/pip", "install", "--no-cache-dir", ".[envoy]"]
 
 FROM python:3.13-slim
 COPY --from=build /opt/extauthz /opt/extauthz

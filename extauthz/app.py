@@ -11,9 +11,10 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from engine.engine import Engine
+from engine.load import PolicyError
 from engine.model import Effect, Principal
 from engine.rules import Settings
-from engine.storage import Watchable, open_store
+from engine.storage import StoreError, Watchable, open_store
 from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
 from extauthz.decision_ids import decision_ids
 from extauthz.fetch import client
@@ -24,6 +25,7 @@ from extauthz.keysets import (
     InlineOrigin,
     KeyFormat,
     KeySet,
+    KeySetError,
     KeySets,
     RemoteOrigin,
 )
@@ -36,6 +38,7 @@ from extauthz.readiness import Component, Status
 from extauthz.routes import RouteTable
 from extauthz.sources import HttpSource
 from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, ProblemTemplate
+from extauthz.worker import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,6 +127,19 @@ def build(settings: config.Config) -> App:
     watched = store if follows and isinstance(store, Watchable) else None
     pdp = _pdp(settings, engine, key_sets) if settings.serves_pdp else None
     return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp)
+
+
+def built(settings: config.Config) -> App:
+    """Put a service together as :func:`build` does; what a person can mend is worded, not traced.
+
+    Raises:
+        extauthz.worker.StartError: with every fault.
+
+    """
+    try:
+        return build(settings)
+    except (PolicyError, StoreError, KeySetError) as error:
+        raise StartError(str(error)) from error
 
 
 # --- readiness --------------------------------------------------------------------------------------------

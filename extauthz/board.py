@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import enum
 import mmap
+import os
+import tempfile
 
 from extauthz.readiness import Component
 
@@ -26,10 +28,16 @@ _IN_WORDS = {State.STARTING: "is starting", State.WAITING: "is not ready", State
 
 
 class Board:
-    """One byte for each worker, written by that worker and read by all. Make it before forking."""
+    """One byte for each worker, written by that worker and read by all.
 
-    def __init__(self, workers: int) -> None:
-        self._states = mmap.mmap(-1, workers)  # anonymous and shared: a forked process sees the same memory
+    A forked process sees the same memory; one that was started anew finds it by the descriptor of a file that
+    has no name.
+    """
+
+    def __init__(self, workers: int, file: int | None = None) -> None:
+        """*file* is the descriptor of a board that is there already."""
+        self.file = _nameless(workers) if file is None else file
+        self._states = mmap.mmap(self.file, workers)
 
     def __getitem__(self, worker: int) -> State:
         return State(self._states[worker])
@@ -48,3 +56,14 @@ class Board:
             if other != worker and (state := self[other]) in _IN_WORDS
         ]
         return (Component("other workers", not reasons, ", ".join(reasons)),)
+
+
+def _nameless(size: int) -> int:
+    """Make a file of *size* zeros that only its descriptor leads to."""
+    if hasattr(os, "memfd_create"):  # in memory: the file system may be read-only
+        file = os.memfd_create("extauthz-board")
+    else:
+        with tempfile.TemporaryFile() as made:
+            file = os.dup(made.fileno())
+    os.ftruncate(file, size)
+    return file

@@ -23,8 +23,8 @@ from extauthz.logs import FORMATS, LEVELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from extauthz.config import Config, Loaded
-    from extauthz.worker import App
+    from extauthz.config import Loaded
+    from extauthz.transport.address import Address
 
 FAULTS: Final = 1
 NO_ANSWER: Final = 2
@@ -67,7 +67,13 @@ def main() -> None:
     show_default=True,
     help="auto: text on a terminal, JSON elsewhere.",
 )
-def serve(file: Path, log_level: str, log_format: str) -> None:
+@click.option(
+    "--transport",
+    type=click.Choice(("grpcio", "envoy")),
+    envvar="EXTAUTHZ_TRANSPORT",
+    help="What serves the gRPC port.  [default: `server.transport` of the configuration]",
+)
+def serve(file: Path, log_level: str, log_format: str, transport: str | None) -> None:
     """Serve decisions until SIGTERM or Ctrl-C; SIGHUP reads the policies again.
 
     Envoy is answered over gRPC; Cerbos's API is served too when the configuration says so, or has no
@@ -76,25 +82,19 @@ def serve(file: Path, log_level: str, log_format: str) -> None:
     Exits with 0 when every request was answered, with 1 when it could not start or had to cut requests off.
     """
     from extauthz import logs, server
-    from extauthz.app import build  # before workers are forked: they share the pages of what is imported
+    from extauthz.app import built  # before workers are forked: they share the pages of what is imported
+    from extauthz.envoy_worker import Program
 
     logs.configure(level=log_level, style=log_format)
     loaded = _loaded(file)
     _complain(loaded.warnings, prefix="warning: ")
-    sys.exit(server.serve(loaded.config.server, lambda: _built(build, loaded.config)))
-
-
-def _built(build: Callable[[Config], App], config: Config) -> App:
-    """Build the service; what a person can mend is worded, not traced."""
-    from engine.load import PolicyError
-    from engine.storage import StoreError
-    from extauthz.keysets import KeySetError
-    from extauthz.server import StartError
-
-    try:
-        return build(config)
-    except (PolicyError, StoreError, KeySetError) as error:
-        raise StartError(str(error)) from error
+    settings = loaded.config.server
+    if transport is not None:
+        settings = settings.model_copy(update={"transport": transport})
+    hosted = Program(
+        environment={"EXTAUTHZ_CONFIG": str(file.absolute())}, log_level=log_level, log_format=log_format
+    )
+    sys.exit(server.serve(settings, lambda: built(loaded.config), hosted))
 
 
 def _loaded(file: Path) -> Loaded:
@@ -145,6 +145,92 @@ def check_config(file: Path) -> None:
 main.add_command(compile_policies)
 main.add_command(diff_policies)
 main.add_command(explain_decisions)
+
+
+# --- envoy-config, envoy ----------------------------------------------------------------------------------
+
+
+def _address(_: click.Context, __: click.Parameter, text: str) -> Address:
+    from extauthz.transport.address import Address, AddressError
+
+    try:
+        return Address.parse(text)
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@main.command("envoy-config")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--transport",
+    type=click.Choice(("grpcio", "envoy", "in-gateway")),
+    help="in-gateway: the gateway holds extauthz itself.  [default: `server.transport` of FILE]",
+)
+@click.option(
+    "--listen", callback=_address, default="127.0.0.1:10000", show_default=True, help="Of the gateway."
+)
+@click.option(
+    "--service",
+    callback=_address,
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="The service to protect.",
+)
+@click.option("--ca-cert", help="With TLS: CA that signed extauthz's certificate, a path for Envoy.")
+@click.option("--cert", help="With TLS: the gateway's certificate, a path for Envoy.")
+@click.option("--key", help="Its key.")
+@click.option("--server-name", default="extauthz", show_default=True, help="Name in extauthz's certificate.")
+def envoy_config(
+    *,
+    file: Path,
+    transport: str | None,
+    listen: Address,
+    service: Address,
+    ca_cert: str | None,
+    cert: str | None,
+    key: str | None,
+    server_name: str,
+) -> None:
+    """Print a configuration for an Envoy that asks the extauthz of FILE about every request.
+
+    Where extauthz listens on a unix socket, the gateway calls that.
+    Exits with 1 when FILE cannot be used, or not with that transport.
+    """
+    from extauthz.gateway import Gateway, GatewayError, Tls, configuration
+    from extauthz.transport.envoy import MissingError
+
+    if (cert is None) != (key is None):
+        raise click.UsageError("`--cert` and `--key` belong together")
+    settings = _loaded(file).config.server
+    tls = None if ca_cert is None else Tls(ca_cert, server_name, cert, key)
+    try:
+        text = configuration(settings, transport or settings.transport, Gateway(listen, service, tls))
+    except (GatewayError, MissingError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(FAULTS)
+    click.echo(text, nl=False)
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def envoy(arguments: tuple[str, ...]) -> None:
+    """Become the Envoy of the extra `envoy`, with what it needs to hold extauthz (`in-gateway`).
+
+    All arguments are Envoy's. EXTAUTHZ_CONFIG has to name the configuration file of extauthz.
+    """
+    import os
+
+    from extauthz.transport.envoy import MissingError, binary, environment
+
+    try:
+        os.execve(binary(), ["envoy", *arguments], {**os.environ, **environment()})  # noqa: S606  # no shell
+    except MissingError as error:
+        click.echo(f"error: {error}", err=True)
+    except OSError as error:
+        click.echo(f"error: Envoy cannot be run on this machine: {error.strerror}", err=True)
+    sys.exit(FAULTS)
 
 
 # --- repl -------------------------------------------------------------------------------------------------

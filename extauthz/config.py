@@ -197,6 +197,8 @@ class Server(Block):
     http_listen_addr: ListenAddress = ":3592"
     tls: Tls | None = None
     advanced: Advanced = Advanced()
+    transport: Literal["grpcio", "envoy"] = "grpcio"
+    """Ours: what serves the gRPC port."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Ours: processes that share the gRPC port."""
     drain_timeout: Duration = seconds(30)

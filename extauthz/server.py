@@ -13,28 +13,30 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from extauthz import envoy_worker
 from extauthz.board import Board
 from extauthz.certificates import CertificateError, Certificates
+from extauthz.envoy_worker import Plan, Program
 from extauthz.supervisor import Supervisor
+from extauthz.transport import envoy
 from extauthz.transport.address import Address, AddressError, ListenError, Reservation, listen, reserve
-from extauthz.transport.grpcio import Options
-from extauthz.worker import Ports, Worker
+from extauthz.transport.calls import Options
+from extauthz.transport.grpcio import GrpcServer
+from extauthz.worker import Ports, Worker, explain
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from extauthz.config import Server
-    from extauthz.worker import App
+    from extauthz.readiness import Readiness
+    from extauthz.transport.calls import Authorizer, Services
+    from extauthz.worker import App, OpenGrpc
 
 logger = logging.getLogger(__name__)
 
 CANNOT_START: Final = 1
 """Exit code when an address, a certificate or a part of the service is not to be had."""
-
-
-class StartError(Exception):
-    """A part of the service cannot be had; worded for the person who can mend it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +49,27 @@ class _Opened:
     board: Board
 
 
-def serve(settings: Server, build: Callable[[], App]) -> int:
+def serve(settings: Server, build: Callable[[], App], hosted: Program | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
-    *build* makes the service, once in each worker. 0: stopped without losing a request. 1: could not start,
-    or was told twice to stop and cut requests off.
+    *build* makes the service, once in each worker; with the transport `envoy`, *hosted* tells what does.
+    0: stopped without losing a request. 1: could not start, or was told twice to stop and cut requests off.
     """
     try:
+        if settings.transport == "envoy":
+            envoy.look_for_it()
         opened = _open(settings)
-    except (AddressError, ListenError, CertificateError) as error:
+        run = (
+            functools.partial(_run_worker, settings, opened, build)
+            if settings.transport == "grpcio"
+            else functools.partial(_run_envoy, _plan(settings, opened, hosted or Program()))
+        )
+    except (AddressError, ListenError, CertificateError, envoy.MissingError) as error:
         logger.critical("cannot start: %s", error)
         return CANNOT_START
     if opened.grpc.shared:
         logger.warning("another process shares `%s`: it gets some of the requests", opened.grpc.address)
-    run = functools.partial(_run_worker, settings, opened, build)
-    if settings.workers == 1:
+    if settings.workers == 1 and settings.transport == "grpcio":
         return run(0, None)
     supervisor = Supervisor(
         settings.workers, run, opened.board, drain_timeout=settings.drain_timeout.total_seconds()
@@ -106,38 +114,76 @@ def _run_worker(
 ) -> int:
     """Be a worker; *parent* is None when there is no supervisor."""
     leave_on = (signal.SIGTERM,) if parent is not None else (signal.SIGTERM, signal.SIGINT)
-    worker = Worker(_ports(settings, opened), build, opened.board, index, parent=parent, leave_on=leave_on)
+    worker = Worker(
+        _ports(settings, opened),
+        build,
+        opened.board,
+        index,
+        grpc=_grpcio(settings, opened),
+        parent=parent,
+        leave_on=leave_on,
+    )
     try:
         return worker.run()
     except Exception as error:
-        _explain(error)
+        explain(error)
         return CANNOT_START
 
 
-def _explain(error: Exception) -> None:
-    """Say why the service could not start: in words, or with its traceback when it is a bug of ours."""
-    if isinstance(error, StartError | ListenError | CertificateError):
-        logger.critical("cannot start: %s", error)
-    else:
-        logger.critical("cannot start", exc_info=error)
+def _run_envoy(plan: Plan, index: int, parent: int) -> int:
+    """Be a worker whose gRPC port is an Envoy's."""
+    try:
+        return envoy_worker.run(plan, index, parent)
+    except Exception as error:
+        explain(error)
+        return CANNOT_START
 
 
-def _ports(settings: Server, opened: _Opened) -> Ports:
+def _grpcio(settings: Server, opened: _Opened) -> OpenGrpc:
+    def grpc(authorizer: Authorizer, readiness: Readiness, services: Services | None) -> GrpcServer:
+        return GrpcServer(
+            authorizer,
+            readiness,
+            opened.grpc.address,
+            options=_options(settings),
+            certificates=opened.certificates,
+            socket_mode=_socket_mode(settings),
+            services=services,
+        )
+
+    return grpc
+
+
+def _plan(settings: Server, opened: _Opened, hosted: Program) -> Plan:
+    held = opened.grpc.socket
+    mode = _socket_mode(settings)
+    return Plan(
+        hosted,
+        envoy.pipe_address(opened.grpc.address, mode) if held is None else envoy.socket_address(held),
+        opened.http,
+        opened.board,
+        settings.workers,
+        _options(settings),
+        opened.certificates,
+        settings.drain_timeout.total_seconds(),
+    )
+
+
+def _options(settings: Server) -> Options:
     limits = settings.advanced.grpc
-    drain_timeout = settings.drain_timeout.total_seconds()
-    options = Options(
+    return Options(
         max_receive_bytes=limits.max_recv_msg_size_bytes,
         max_concurrent_streams=limits.max_concurrent_streams,
         max_connection_age=limits.max_connection_age.total_seconds(),
-        max_connection_age_grace=drain_timeout,
+        max_connection_age_grace=settings.drain_timeout.total_seconds(),
         connection_timeout=limits.connection_timeout.total_seconds(),
     )
+
+
+def _ports(settings: Server, opened: _Opened) -> Ports:
     return Ports(
-        opened.grpc.address,
         opened.http,
-        options,
         opened.certificates,
-        _socket_mode(settings),
-        drain_timeout,
+        settings.drain_timeout.total_seconds(),
         settings.advanced.http.idle_timeout.total_seconds(),
     )

@@ -7,25 +7,25 @@ import contextlib
 import gc
 import logging
 import signal
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import uvloop
 
 from extauthz.board import Board, State
-from extauthz.certificates import Certificates, server_context
+from extauthz.certificates import CertificateError, Certificates, server_context
 from extauthz.readiness import Component, Status
-from extauthz.transport.grpcio import GrpcServer, Options
+from extauthz.transport.address import ListenError
 from extauthz.transport.http import HttpServer, application, not_found, unavailable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from extauthz.transport.address import Address
-    from extauthz.transport.grpcio import Authorizer, Services
+    from extauthz.readiness import Readiness
+    from extauthz.transport.calls import Authorizer, Services
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,40 @@ class PdpApi(Protocol):
     def rest(self, health: Callable[[str], bool | None]) -> ASGIApp:
         """Make the application of the HTTP port; *health* tells the state of gRPC services by name."""
         ...
+
+
+class StartError(Exception):
+    """A part of the service cannot be had; worded for the person who can mend it."""
+
+
+class GrpcPort(Protocol):
+    """The gRPC port of one process, whatever serves it."""
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Of the health service; the empty one is the server."""
+        ...
+
+    @property
+    def unanswered(self) -> int:
+        """Calls under way now."""
+        ...
+
+    async def start(self) -> object:
+        """Listen and serve; raises :class:`~extauthz.transport.address.ListenError`."""
+        ...
+
+    async def drain(self, timeout: float) -> None:
+        """Leave without losing a request, within *timeout* seconds."""
+        ...
+
+    async def stop(self) -> None:
+        """End at once: requests under way get an error."""
+        ...
+
+
+OpenGrpc = Callable[["Authorizer", "Readiness", "Services | None"], GrpcPort]
+"""Makes the gRPC port, which is not listening yet."""
 
 
 class App(Protocol):
@@ -90,14 +124,11 @@ class App(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where and how a worker listens; the same for all workers."""
+    """How a worker serves beside its gRPC port; the same for all workers."""
 
-    grpc: Address
     http: socket.socket
     """Listening already; all workers accept from it."""
-    options: Options = field(default_factory=Options)
     certificates: Certificates | None = None
-    socket_mode: int | None = None
     drain_timeout: float = 30.0
     idle_timeout: float = 120.0
     """Seconds without a request after which an HTTP connection ends."""
@@ -113,10 +144,12 @@ class Worker:
         board: Board,
         index: int = 0,
         *,
+        grpc: OpenGrpc,
         parent: int | None = None,
         leave_on: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
     ) -> None:
         """*parent* is a file descriptor that ends (EOF) when the supervising process does."""
+        self._open_grpc = grpc
         self._ports = ports
         self._build = build
         self._board = board
@@ -124,7 +157,7 @@ class Worker:
         self._parent = parent
         self._leave_on = leave_on
         self._app: App | None = None
-        self._grpc: GrpcServer | None = None
+        self._grpc: GrpcPort | None = None
         self._pdp_app: ASGIApp | None = None
         self._leaving = asyncio.Event()
         self._told_to_reload = asyncio.Event()
@@ -133,7 +166,7 @@ class Worker:
     def run(self) -> int:
         """Serve until a signal says stop; return the exit code: 0, or 1 when requests had to be cut off."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(self._live())
+            return runner.run(self.live())
 
     def status(self) -> Status:
         """Tell the state of this process, and whether the workers beside it are ready."""
@@ -153,7 +186,8 @@ class Worker:
             return Component("server", ready=False, detail="is starting")
         return Component("server", ready=True)
 
-    async def _live(self) -> int:
+    async def live(self) -> int:
+        """Do what :meth:`run` does, on a loop that is there already."""
         self._listen_to_signals()
         http = self._http_server()
         http.start()
@@ -172,12 +206,18 @@ class Worker:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in self._leave_on:
-            loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
+            loop.add_signal_handler(number, self.leave)
+        if self._leave_on:
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
         if self._parent is not None:
             loop.add_reader(self._parent, self._on_parent_gone)
 
-    def _on_signal(self) -> None:
+    def reload(self) -> None:
+        """Read the policies again."""
+        self._told_to_reload.set()
+
+    def leave(self) -> None:
+        """Stop when every request is answered; called again: stop at once."""
         if self._leaving.is_set():
             self._at_once.set()
         else:
@@ -219,15 +259,7 @@ class Worker:
         services = None if pdp is None else pdp.rpc()
         self._pdp_app = not_found if pdp is None else pdp.rest(self._is_serving)
         _settle_memory()
-        server = GrpcServer(
-            self._app.authorizer,
-            self._own_status,
-            self._ports.grpc,
-            options=self._ports.options,
-            certificates=self._ports.certificates,
-            socket_mode=self._ports.socket_mode,
-            services=services,
-        )
+        server = self._open_grpc(self._app.authorizer, self._own_status, services)
         await server.start()
         self._grpc = server
         self._show_state()
@@ -263,7 +295,7 @@ class Worker:
         if draining.done():
             await draining
             return 0
-        logger.warning("stopped at once", extra={"unanswered": self._grpc.checks.unanswered})
+        logger.warning("stopped at once", extra={"unanswered": self._grpc.unanswered})
         await self._grpc.stop()
         await draining
         return 1
@@ -275,3 +307,11 @@ class Worker:
             await asyncio.wait_for(self._app.stop(), APP_STOP)
         except Exception:
             logger.exception("a part of the service did not stop as it should")
+
+
+def explain(error: Exception) -> None:
+    """Say why the service could not start: in words, or with its traceback when it is a bug of ours."""
+    if isinstance(error, StartError | ListenError | CertificateError):
+        logger.critical("cannot start: %s", error)
+    else:
+        logger.critical("cannot start", exc_info=error)

@@ -158,11 +158,13 @@ def placed(configuration: Configuration, ports: Ports) -> Configuration:
     endpoints = {"extauthz": ports.check, "service": ports.api, "service_grpc": ports.grpc}
     _place(configuration["admin"], ports.admin)
     for listener in resources["listeners"]:
-        _place(listener, ports.gateway)
+        if "address" in listener:  # one inside the gateway has none
+            _place(listener, ports.gateway)
     for cluster in resources["clusters"]:
         for group in cluster["load_assignment"]["endpoints"]:
             for host in group["lb_endpoints"]:
-                _place(host["endpoint"], endpoints[cluster["name"]])
+                if "socket_address" in host["endpoint"]["address"]:
+                    _place(host["endpoint"], endpoints[cluster["name"]])
     return configuration
 
 
@@ -175,7 +177,8 @@ class Stack:
 
     *gateway* and *settings* may change the two configurations (given as plain data) before they are used;
     relative names of files in them start in *workplace*. *alive* is the page of extauthz that says 200 at
-    the start: ``healthz`` for one that runs but cannot answer yet.
+    the start: ``healthz`` for one that runs but cannot answer yet. *inside*: the gateway holds extauthz
+    itself.
     """
 
     def __init__(
@@ -190,10 +193,12 @@ class Stack:
         alive: str = "readyz",
         issuer: Issuer | None = None,
         ports: Ports | None = None,
+        inside: bool = False,
     ):
         self.directory = directory
         self._workplace = workplace
         self._alive = alive
+        self._inside = inside
         self.policies = policies
         self.issuer = issuer or Issuer()
         self.ports = ports or Ports()
@@ -206,7 +211,8 @@ class Stack:
         self.api = self._child("api", [sys.executable, str(HERE / "api.py"), "--port", str(self.ports.api)])
         self._probe = httpx.Client(timeout=1, verify=False)  # noqa: S501  # loopback, to see that it answers
         self.extauthz = self.another_extauthz("extauthz")
-        self.envoy = self._child("envoy", self._envoy_command())
+        environment = {**self._environment(self.ports.health), "EXTAUTHZ_CONFIG": str(self._settings)}
+        self.envoy = self._child("envoy", self._envoy_command(), environment if inside else None)
 
     @property
     def url(self) -> str:
@@ -220,10 +226,11 @@ class Stack:
             StartError: one of them does not.
 
         """
-        for child in (self.api, self.extauthz, self.envoy):
+        for child in (self.api, *(() if self._inside else (self.extauthz,)), self.envoy):
             child.start()
         self.await_ready(self.api, f"http://127.0.0.1:{self.ports.api}/healthz")
-        self.await_ready(self.extauthz, self._health(self.ports.health, self._alive))
+        holder = self.envoy if self._inside else self.extauthz
+        self.await_ready(holder, self._health(self.ports.health, self._alive))
         self.await_ready(self.envoy, f"http://127.0.0.1:{self.ports.admin}/ready")
 
     def readyz(self, port: int | None = None) -> str:
@@ -296,7 +303,8 @@ class Stack:
             "--file-flush-interval-msec",
             "200",
         )
-        return [envoy_binary(), "-c", str(self._gateway), *quiet]
+        program = [sys.executable, "-m", "extauthz", "envoy"] if self._inside else [envoy_binary()]
+        return [*program, "-c", str(self._gateway), *quiet]
 
     def _write(self, name: str, configuration: Configuration) -> Path:
         file = self.directory / name

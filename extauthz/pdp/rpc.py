@@ -11,13 +11,13 @@ from extauthz.pdp.schema import message_type
 from extauthz.pdp.services import CODEC, Caller
 from extauthz.pdp.status import AnyMessage, Status
 from extauthz.pdp.wire import WireError
-from extauthz.transport.grpcio import Refusal
+from extauthz.transport.calls import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from extauthz.pdp.services import Answer, Method
-    from extauthz.transport.grpcio import Metadata, Procedure
+    from extauthz.transport.calls import Metadata, Procedure
 
 logger = logging.getLogger(__name__)
 

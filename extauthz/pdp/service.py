@@ -11,7 +11,7 @@ from extauthz.pdp.rest import Rest
 from extauthz.pdp.rpc import procedures
 from extauthz.pdp.services import FILES, OURS, answers
 from extauthz.pdp.version import version
-from extauthz.transport.grpcio import Services
+from extauthz.transport.calls import Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

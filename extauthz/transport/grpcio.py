@@ -13,85 +13,43 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from extauthz.transport.address import Address, listen_error
+from extauthz.transport.calls import (
+    CHECK_FAILED,
+    HEALTH_INTERVAL,
+    HEALTH_NAMES,
+    HEALTH_SERVICE,
+    LEAVING,
+    QUIET,
+    SERVICE,
+    Options,
+    Refusal,
+    Services,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from google.protobuf.descriptor_pool import DescriptorPool
-
     from extauthz.certificates import Certificates, Material
     from extauthz.readiness import Readiness
+    from extauthz.transport.calls import Authorizer, Pairs, Procedure
 
     _Context = grpc.aio.ServicerContext[bytes, bytes]
-    Pairs = tuple[tuple[str, str | bytes], ...]
-    Metadata = Callable[[], Mapping[str, str]]
     _HealthContext = grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
 
 logger = logging.getLogger(__name__)
 
-SERVICE: Final = "envoy.service.auth.v3.Authorization"
-HEALTH_SERVICE: Final = "grpc.health.v1.Health"
-HEALTH_NAMES: Final = ("", SERVICE)
-
-LEAVING: Final = (("x-envoy-immediate-health-check-fail", "true"),)
-"""Response header by which Envoy's router takes a host with active health checks out of use at once
-(Envoy, "Fast failure through active health checks")."""
-
-QUIET: Final = 1.0
-"""Seconds without a Check after which a draining server believes that its clients have gone."""
 HOLD: Final = 0.05
 """Seconds that answers are held back, at most, around the GOAWAY. Envoy's default timeout is 0.2 s."""
 SETTLED: Final = 0.01
 """Seconds without an arrival that end the hold early, and the time GOAWAY gets to reach the clients."""
-HEALTH_INTERVAL: Final = 0.25
-"""Seconds between two looks at the readiness for the health service."""
-
-
-class Authorizer(Protocol):
-    """Decides. It never raises and never answers nothing: to Envoy an empty CheckResponse is an ALLOW."""
-
-    def check(self, request: bytes) -> bytes | Awaitable[bytes]:
-        """Answer a serialized CheckRequest with a serialized CheckResponse."""
-        ...
-
-
-class Refusal(Exception):  # noqa: N818  # it is an answer
-    """The answer to a call that has none: a status code, a sentence for the client, metadata at the end."""
-
-    def __init__(self, code: int, message: str, trailing: Pairs = ()) -> None:
-        self.code = code
-        self.message = message
-        self.trailing = trailing
-        super().__init__(message)
-
-
-class Procedure(Protocol):
-    """Answers one call of a service beside Check."""
-
-    def __call__(self, request: bytes, metadata: Metadata) -> Awaitable[bytes]:
-        """Answer a serialized request with a serialized response; raises :class:`Refusal`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the port serves beside Check: procedures by service and method."""
-
-    procedures: Mapping[str, Mapping[str, Procedure]] = field(default_factory=dict)
-    metadata: Pairs = ()
-    """Sent with every answer of theirs."""
-    pool: DescriptorPool | None = None
-    """The descriptors of the services, for reflection."""
-
 
 _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -102,36 +60,19 @@ def _metadata(context: _Context) -> Mapping[str, str]:
     return {name: value for name, value in pairs if isinstance(value, str)}
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Limits of the gRPC port; times in seconds."""
-
-    max_receive_bytes: int = 4 * 1024 * 1024
-    max_concurrent_streams: int = 1024
-    """For each connection; 0 means no limit."""
-    max_connection_age: float = 600.0
-    """After this a client is asked to connect anew, so that load spreads over the workers; 0 means never."""
-    max_connection_age_grace: float = 60.0
-    """How long requests may still run on a connection that was asked to go."""
-    connection_timeout: float = 60.0
-    """For the TLS and HTTP/2 handshakes."""
-    min_ping_interval: float = 5.0
-    """Clients may send keepalive pings this often, also without requests. gRPC's own limit of five minutes
-    would cut off a gateway with ``connection_keepalive``."""
-
-    def arguments(self) -> list[tuple[str, int]]:
-        """Write the options as gRPC channel arguments (``grpc/impl/channel_arg_names.h``)."""
-        named = {
-            "grpc.so_reuseport": 1,
-            "grpc.max_receive_message_length": self.max_receive_bytes,
-            "grpc.max_concurrent_streams": self.max_concurrent_streams,
-            "grpc.max_connection_age_ms": _milliseconds(self.max_connection_age),
-            "grpc.max_connection_age_grace_ms": _milliseconds(self.max_connection_age_grace),
-            "grpc.server_handshake_timeout_ms": _milliseconds(self.connection_timeout),
-            "grpc.http2.min_ping_interval_without_data_ms": _milliseconds(self.min_ping_interval),
-            "grpc.keepalive_permit_without_calls": 1,
-        }
-        return [(name, value) for name, value in named.items() if value > 0]
+def arguments(options: Options) -> list[tuple[str, int]]:
+    """Write the options as gRPC channel arguments (``grpc/impl/channel_arg_names.h``)."""
+    named = {
+        "grpc.so_reuseport": 1,
+        "grpc.max_receive_message_length": options.max_receive_bytes,
+        "grpc.max_concurrent_streams": options.max_concurrent_streams,
+        "grpc.max_connection_age_ms": _milliseconds(options.max_connection_age),
+        "grpc.max_connection_age_grace_ms": _milliseconds(options.max_connection_age_grace),
+        "grpc.server_handshake_timeout_ms": _milliseconds(options.connection_timeout),
+        "grpc.http2.min_ping_interval_without_data_ms": _milliseconds(options.min_ping_interval),
+        "grpc.keepalive_permit_without_calls": 1,
+    }
+    return [(name, value) for name, value in named.items() if value > 0]
 
 
 def _milliseconds(seconds: float) -> int:
@@ -190,7 +131,7 @@ class CheckService:
             logger.error("a check had no answer; the client gets an error")
         finally:
             self.unanswered -= 1
-        await context.abort(grpc.StatusCode.INTERNAL, "the check failed")
+        await context.abort(grpc.StatusCode.INTERNAL, CHECK_FAILED)
         raise AssertionError  # abort has raised
 
     async def _leave(self, context: _Context) -> None:
@@ -271,7 +212,7 @@ class GrpcServer:
         self._certificates = certificates
         self._socket_mode = socket_mode
         self._watching: asyncio.Task[None] | None = None
-        self._server = grpc.aio.server(options=(options or Options()).arguments())
+        self._server = grpc.aio.server(options=arguments(options or Options()))
         self._server.add_generic_rpc_handlers(
             (
                 _check_handler(self.checks),
@@ -280,6 +221,11 @@ class GrpcServer:
                 *_reflection_handlers(served),
             )
         )
+
+    @property
+    def unanswered(self) -> int:
+        """Calls under way now."""
+        return self.checks.unanswered
 
     async def start(self) -> int:
         """Listen and serve; return the port (meaningless for a unix socket).

@@ -11,6 +11,7 @@ import yaml
 from cerbos.request.v1 import request_pb2
 from cerbos.svc.v1 import svc_pb2_grpc
 from google.protobuf import json_format
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.differential.oracle import cerbos
 from tests.e2e.certificates import issue
@@ -30,10 +31,25 @@ CASES = yaml.safe_load((FOLDER / "calls.yaml").read_text(encoding="utf-8"))
 NAMED = [pytest.param(case, id=case["it"]) for case in CASES]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with extauthz(tmp_path_factory.mktemp("pdp"), POLICIES, SETTINGS) as served:
+@pytest.fixture(scope="module", params=["grpcio", "envoy"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve with each of the transports."""
+    settings = {**SETTINGS, "server": {"transport": request.param}}
+    with extauthz(tmp_path_factory.mktemp("pdp"), POLICIES, settings) as served:
         yield served
+
+
+def test_reflection(server: Served) -> None:
+    """Tools such as grpcurl can ask which services there are, and for their descriptions."""
+    ask_for = reflection_pb2.ServerReflectionRequest
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        requests = iter(
+            [ask_for(list_services=""), ask_for(file_containing_symbol="cerbos.svc.v1.CerbosService")]
+        )
+        services, file = stub.ServerReflectionInfo(requests, timeout=10)
+    assert "cerbos.svc.v1.CerbosService" in {each.name for each in services.list_services_response.service}
+    assert file.file_descriptor_response.file_descriptor_proto
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from extauthz import logs
 from extauthz.config import Server
+from extauthz.envoy_worker import Program
+from extauthz.hosted import Hosted, Loaded
 from extauthz.readiness import Component, Status
 from extauthz.server import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 
 @dataclass
@@ -32,9 +34,42 @@ class Behaviour:
     pause: float = 0.0
     """Seconds before an answer."""
     ready_after: float = 0.0
+    ready: bool = True
     fail_build: bool = False
     start_takes: float = 0.0
     started: float = field(default_factory=time.monotonic)
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def _endless() -> Any:
+    return _endless()
+
+
+async def _raise_later() -> Any:
+    raise ValueError("the database password is hunter2")
+
+
+async def _cancelled() -> Any:
+    raise asyncio.CancelledError
+
+
+FAILURES: dict[bytes, Callable[[], Any]] = {
+    b"raise": lambda: _raise(ValueError("the database password is hunter2")),
+    b"raise later": _raise_later,
+    b"exit of Python": lambda: _raise(SystemExit(7)),
+    b"recursion": _endless,
+    b"cancelled": _cancelled,
+    b"empty": lambda: b"",
+    b"None": lambda: None,
+    b"text": lambda: "text",
+    b"bytearray": lambda: bytearray(b"x"),
+    b"empty later": lambda: asyncio.sleep(0, b""),
+    b"None later": lambda: asyncio.sleep(0),
+}
+"""What an authorizer must never do, and what does it."""
 
 
 class Echo:
@@ -42,22 +77,35 @@ class Echo:
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
+        self.asked = 0
+        """Requests that came, without those for the state."""
+        self.cancelled = 0
 
     def check(self, request: bytes) -> bytes | Awaitable[bytes]:
-        if request == b"raise":
-            raise ValueError("a detail that stays inside")
+        if request == b"state":
+            return json.dumps({"asked": self.asked, "cancelled": self.cancelled}).encode()
+        self.asked += 1
+        if request in FAILURES:
+            answer: bytes | Awaitable[bytes] = FAILURES[request]()
+            return answer
         if request == b"exit":
             os._exit(3)
-        if request == b"nothing":
-            return b""
+        if request in {b"ready", b"not ready"}:
+            self.behaviour.ready = request == b"ready"
         if request == b"sleep":
             return self._later(request, 60)
+        if request == b"later":
+            return self._later(request, 0.01)
         if self.behaviour.pause:
             return self._later(request, self.behaviour.pause)
         return self._answer(request)
 
     async def _later(self, request: bytes, seconds: float) -> bytes:
-        await asyncio.sleep(seconds)
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         return self._answer(request)
 
     def _answer(self, request: bytes) -> bytes:
@@ -73,7 +121,8 @@ class EchoApp:
         self.pdp = None
 
     def readiness(self) -> Status:
-        ready = time.monotonic() - self.behaviour.started >= self.behaviour.ready_after
+        since_start = time.monotonic() - self.behaviour.started
+        ready = self.behaviour.ready and since_start >= self.behaviour.ready_after
         return Status((Component("policies", ready, "" if ready else "not loaded yet"),))
 
     async def start(self) -> None:
@@ -86,10 +135,24 @@ class EchoApp:
         logging.getLogger("echo").info("app stopped")
 
 
-def main(settings: dict[str, Any], **behaviour: Any) -> int:
+def loaded(text: str) -> Loaded:
+    """Read the argument: what is served, and how."""
+    argument = json.loads(text)
+    settings = Server.model_validate(argument.pop("settings"))
+    return Loaded(settings, lambda: EchoApp(Behaviour(**argument)))
+
+
+def main(text: str) -> int:
     logs.configure(style="json")
-    return serve(Server.model_validate(settings), lambda: EchoApp(Behaviour(**behaviour)))
+    read = loaded(text)
+    hosted = Program(app="tests.extauthz.serving:app", environment={ARGUMENT: text}, log_format="json")
+    return serve(read.server, read.build, hosted)
+
+
+ARGUMENT = "SERVING"
+app = Hosted(lambda: loaded(os.environ[ARGUMENT]))
+"""The same service, inside an Envoy."""
 
 
 if __name__ == "__main__":
-    sys.exit(main(**json.loads(sys.argv[1])))
+    sys.exit(main(sys.argv[1]))

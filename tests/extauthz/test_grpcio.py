@@ -13,7 +13,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extauthz.readiness import Component, Status
 from extauthz.transport.address import Address, ListenError
-from extauthz.transport.grpcio import SERVICE, GrpcServer, Options
+from extauthz.transport.calls import SERVICE, Options
+from extauthz.transport.grpcio import GrpcServer, arguments
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -315,7 +316,7 @@ async def test_an_address_that_cannot_be_had_is_refused_in_words(tmp_path: Path)
 
 def test_options_as_grpc_names_them() -> None:
     """Limits become channel arguments; a 0 that means "no limit" is left out."""
-    arguments = dict(Options(max_concurrent_streams=0, max_connection_age=600).arguments())
-    assert arguments["grpc.max_connection_age_ms"] == 600_000
-    assert arguments["grpc.so_reuseport"] == 1
-    assert "grpc.max_concurrent_streams" not in arguments
+    written = dict(arguments(Options(max_concurrent_streams=0, max_connection_age=600)))
+    assert written["grpc.max_connection_age_ms"] == 600_000
+    assert written["grpc.so_reuseport"] == 1
+    assert "grpc.max_concurrent_streams" not in written

@@ -5,179 +5,49 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.extauthz.processes import (
+    METHOD,
+    Client,
+    Process,
+    Start,
+    answering_process,
+    children_of,
+    waited,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-METHOD = "/envoy.service.auth.v3.Authorization/Check"
-ROOT = Path(__file__).parents[2]
-Found = TypeVar("Found")
-_HealthStub: Any = health_pb2_grpc.HealthStub  # its methods are not in the stubs
+    from collections.abc import Iterator
 
 
-def waited(look: Callable[[], Found], seconds: float = 60) -> Found:
-    """Look until there is something, and return it."""
-    until = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < until, f"waited {seconds} s in vain"
-        time.sleep(0.02)
-    return found
-
-
-class Process:
-    """A server of ``serving.py`` in a process of its own; its log is read as it comes."""
-
-    def __init__(self, settings: dict[str, Any], behaviour: dict[str, Any]) -> None:
-        arguments = json.dumps({"settings": settings, **behaviour})
-        self.popen = subprocess.Popen(  # noqa: S603  # our own script
-            [sys.executable, str(ROOT / "tests/extauthz/serving.py"), arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        self.lines: list[dict[str, Any]] = []
-        self._reading = threading.Thread(target=self._read, daemon=True)
-        self._reading.start()
-
-    def _read(self) -> None:
-        assert self.popen.stderr is not None
-        with self.popen.stderr as stream:
-            for line in stream:
-                self.lines.append(json.loads(line) if line.startswith("{") else {"message": line.strip()})
-
-    def logged(self, text: str) -> dict[str, Any] | None:
-        return next((line for line in self.lines if text in line["message"]), None)
-
-    def wait_for_log(self, text: str) -> dict[str, Any]:
-        found = waited(lambda: self.logged(text))
-        assert found is not None
-        return found
-
-    @property
-    def grpc(self) -> str:
-        return str(self.wait_for_log("listening")["grpc"])
-
-    @property
-    def http(self) -> str:
-        return f"http://{self.wait_for_log('listening')['http']}"
-
-    def readiness(self) -> httpx.Response | None:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.http}/readyz")
-        return None
-
-    def is_ready(self) -> bool:
-        answer = self.readiness()
-        return answer is not None and answer.status_code == 200
-
-    def wait_until_ready(self) -> None:
-        waited(self.is_ready)
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.popen.send_signal(number)
-
-    def exit_code(self) -> int:
-        code = self.popen.wait(60)
-        self._reading.join(5)
-        return code
-
-    def workers(self) -> list[int]:
-        """Find the process ids of the workers."""
-        children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text(encoding="ascii")
-        return [int(pid) for pid in children.split()]
-
-
-class Start:
-    """Starts servers and ends them with the test."""
-
-    def __init__(self) -> None:
-        self.running: list[Process] = []
-
-    def __call__(
-        self,
-        grpc: str = "127.0.0.1:0",
-        http: str = "127.0.0.1:0",
-        *,
-        workers: int = 1,
-        drain: str = "4s",
-        **behaviour: Any,
-    ) -> Process:
-        settings = {"grpcListenAddr": grpc, "httpListenAddr": http, "workers": workers, "drainTimeout": drain}
-        process = Process(settings, behaviour)
-        self.running.append(process)
-        return process
-
-    def end(self) -> None:
-        for process in self.running:
-            pids = process.workers() if process.popen.poll() is None else []
-            process.popen.kill()
-            process.popen.wait(10)
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    starting = Start()
+@pytest.fixture(params=["grpcio", "envoy"])
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start servers with each of the transports: what is told here is true of both."""
+    starting = Start(request.param)
     yield starting
     starting.end()
-
-
-class Client:
-    """Asks over connections of its own."""
-
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
-        self._check: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(METHOD)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.channel.close()
-
-    def ask(self, request: bytes = b"question") -> bytes:
-        return self._check(request, timeout=10, wait_for_ready=True)
-
-    def asking(self, request: bytes) -> grpc.Future[bytes]:
-        return self._check.future(request, timeout=20, wait_for_ready=True)
-
-    def health(self) -> str:
-        answer = _HealthStub(self.channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-
-
-def answering_process(answer: bytes) -> int:
-    return int(answer.split()[0])
 
 
 # --- one process ------------------------------------------------------------------------------------------
 
 
-def test_one_worker_is_this_process(start: Start) -> None:
-    """With one worker the process itself serves, both ports answer, and SIGTERM ends it with 0."""
+def test_one_worker(start: Start) -> None:
+    """With one worker one process answers on both ports, and SIGTERM ends it with 0."""
     server = start()
     server.wait_until_ready()
     with Client(server.grpc) as client:
-        assert client.ask() == b"%d question" % server.popen.pid
+        assert [answering_process(client.ask())] == server.workers()
     assert httpx.get(f"{server.http}/healthz").text == "ok\n"
-    assert server.workers() == []
     server.signal()
     assert server.exit_code() == 0
     assert server.logged("app stopped")
@@ -264,7 +134,7 @@ def test_unix_sockets(start: Start, tmp_path: Path) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(health))) as client:
         waited(lambda: client.get("http://localhost/readyz").status_code == 200)
     with Client(f"unix:{check}") as checking:
-        assert checking.ask() == b"%d question" % server.popen.pid
+        assert [answering_process(checking.ask())] == server.workers()
 
 
 # --- what cannot start ------------------------------------------------------------------------------------
@@ -280,7 +150,8 @@ def test_an_address_in_use_is_said(start: Start, port: str, workers: int) -> Non
     """A port that somebody else has ends the start with 1 and a line that names it."""
     with taken_port() as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        server = start(**{port: address}, workers=workers)
+        addresses = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", port: address}
+        server = start(addresses["grpc"], addresses["http"], workers=workers)
         assert server.exit_code() == 1
     line = server.logged(f"cannot start: cannot listen on `{address}`: address already in use")
     assert line is not None
@@ -290,6 +161,7 @@ def test_an_address_in_use_is_said(start: Start, port: str, workers: int) -> Non
 def test_a_shared_port_is_said(start: Start) -> None:
     """A second server on the same port starts, and says that it gets a part of the requests."""
     first = start()
+    first.wait_until_ready()
     second = start(first.grpc)
     second.wait_until_ready()
     assert second.logged(f"another process shares `{first.grpc}`")
@@ -399,7 +271,7 @@ def test_control_c_stops_once(start: Start) -> None:
     with Client(server.grpc) as client:
         call = client.asking(b"question")
         time.sleep(0.3)
-        for pid in (server.popen.pid, *server.workers()):
+        for pid in (server.popen.pid, *children_of(server.popen.pid)):
             os.kill(pid, signal.SIGINT)
         assert call.result().endswith(b"question")
     assert server.exit_code() == 0
@@ -456,16 +328,18 @@ async def test_no_request_is_lost_when_a_server_leaves(start: Start, workers: in
     """SIGTERM under load beside a second server: every request is answered, by the one or the other."""
     first = start(workers=workers, drain="3s")
     await asyncio.to_thread(first.wait_until_ready)
-    leaving = {first.popen.pid, *first.workers()}
+    leaving = first.workers()
     counts, second = await replaced(start, first, clients=24)
-    assert set(counts) <= {*map(str, leaving), str(second.popen.pid)}, "answers of processes, and no error"
-    assert counts[str(second.popen.pid)], "the second server took over"
-    assert counts.total() > counts[str(second.popen.pid)], "the first one served before"
+    (successor,) = map(str, second.workers())
+    assert set(counts) <= {*map(str, leaving), successor}, "answers of processes, and no error"
+    assert counts[successor], "the second server took over"
+    assert counts.total() > counts[successor], "the first one served before"
 
 
 async def test_slow_requests_are_answered_while_a_server_leaves(start: Start) -> None:
     """Requests that take long are answered too when the server is told to stop in the middle of them."""
     first = start(drain="4s", pause=0.4)
     await asyncio.to_thread(first.wait_until_ready)
+    leaving = first.workers()
     counts, second = await replaced(start, first, clients=16, pause=0.4)
-    assert set(counts) == {str(first.popen.pid), str(second.popen.pid)}
+    assert set(counts) == {*map(str, leaving), *map(str, second.workers())}

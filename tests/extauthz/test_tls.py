@@ -18,7 +18,8 @@ from cryptography import x509
 from extauthz.certificates import CertificateError, Certificates, server_context
 from extauthz.readiness import Status
 from extauthz.transport.address import Address, listen
-from extauthz.transport.grpcio import SERVICE, GrpcServer
+from extauthz.transport.calls import SERVICE
+from extauthz.transport.grpcio import GrpcServer
 from extauthz.transport.http import HttpServer, application
 from tests.e2e.certificates import issue
 

@@ -15,7 +15,8 @@ import uvloop
 from extauthz import app, config
 from extauthz.certificates import Certificates, server_context
 from extauthz.transport.address import Address, listen
-from extauthz.transport.grpcio import GrpcServer, Options
+from extauthz.transport.calls import Options
+from extauthz.transport.grpcio import GrpcServer
 from extauthz.transport.http import HttpServer, application
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from extauthz.pdp.services import AUTHZEN, CERBOS
 from extauthz.pdp.version import version
-from extauthz.transport.grpcio import SERVICE
+from extauthz.transport.calls import SERVICE
 from tests.extauthz.pdp.running import running
 from tests.extauthz.pdp.test_rest import POLICY
 

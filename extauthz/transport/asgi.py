@@ -1,0 +1,552 @@
+"""gRPC over ASGI, for a server that passes HTTP/2 trailers on: pyvoy, inside an Envoy.
+
+The server speaks HTTP/2; what gRPC lays on top is done here: message frames, status and trailers, deadlines,
+limits (grpc/doc/PROTOCOL-HTTP2.md). A Check that is answered at once takes a short way with nothing on it
+that can be left out; everything else, refusals too, takes the general one.
+
+Nothing but an answer of the authorizer's, or of a service's, ends with the status OK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import re
+import struct
+import urllib.parse
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from extauthz.transport.calls import (
+    CHECK_FAILED,
+    HEALTH_INTERVAL,
+    HEALTH_NAMES,
+    HEALTH_SERVICE,
+    LEAVING,
+    SERVICE,
+    Options,
+    Refusal,
+    Services,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+    )
+
+    from extauthz.readiness import Readiness
+    from extauthz.transport.calls import Authorizer, Pairs, Procedure
+
+    Message = MutableMapping[str, Any]
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Handler = Callable[["_Call"], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+CHECK_PATH: Final = f"/{SERVICE}/Check"
+
+# Status codes (grpc/doc/statuscodes.md).
+DEADLINE_EXCEEDED: Final = 4
+NOT_FOUND: Final = 5
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+
+GONE_INTERVAL: Final = 0.25
+"""Seconds between two looks whether a client still waits for an answer that takes long. pyvoy tells only when
+it is asked: as long as the client is there, ``receive`` gives the end of the request again and again."""
+
+_PREFIX: Final = struct.Struct(">BI")
+"""Of a message: whether it is compressed, and its length in bytes."""
+_pack: Final = _PREFIX.pack
+_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_TRAILERS: Final = (b"te", b"trailers")
+_CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
+_NO_COMPRESSION: Final = (("grpc-accept-encoding", "identity"),)
+_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+"""What stands for itself in ``grpc-message``."""
+
+
+def _encoded(pairs: Pairs) -> list[tuple[bytes, bytes]]:
+    """Write metadata as headers; binary values in base64 without padding."""
+    return [
+        (name.encode(), base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode())
+        for name, value in pairs
+    ]
+
+
+def _start(initial: Pairs) -> Message:
+    return {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [_CONTENT_TYPE, *_encoded(initial)],
+        "trailers": True,
+    }
+
+
+def _body(message: bytes, *, more: bool = False) -> Message:
+    framed = _pack(0, len(message)) + message
+    return {"type": "http.response.body", "body": framed, "more_body": more}
+
+
+_FAILURES: Final = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt)
+"""What must not end a call without an answer, nor the loop, which nobody would start again."""
+_USUAL_START: Final = _start(())
+_LAST_START: Final = _start(LEAVING)
+_OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
+
+
+class ClientGone(Exception):  # noqa: N818  # it says what happened
+    """The client does not wait for an answer any more."""
+
+
+class GrpcApplication:
+    """The gRPC port, as an ASGI application. Make it and call it on the same event loop."""
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        readiness: Readiness,
+        *,
+        options: Options | None = None,
+        services: Services | None = None,
+    ) -> None:
+        self._authorize = authorizer.check
+        self._max_bytes = (options or Options()).max_receive_bytes
+        self._services = services or Services()
+        self.service_names = (*HEALTH_NAMES, *self._services.procedures)
+        """Of the health service; the empty one is the server."""
+        self.received = 0
+        """Calls that arrived since the start; health and reflection do not count."""
+        self.unanswered = 0
+        """Such calls under way now."""
+        self._start = _USUAL_START
+        self._leaving: Pairs = ()
+        self._health = Health(self.service_names, readiness)
+        self._handlers: dict[str, Handler] = dict(self._made_handlers())
+
+    def _made_handlers(self) -> Iterator[tuple[str, Handler]]:
+        yield CHECK_PATH, self._unary(self._check, ())
+        yield f"/{HEALTH_SERVICE}/Check", self._health.check
+        yield f"/{HEALTH_SERVICE}/Watch", self._health.watch
+        for service, procedures in self._services.procedures.items():
+            for name, procedure in procedures.items():
+                yield f"/{service}/{name}", self._unary(procedure, self._services.metadata)
+        yield from _reflection(self._services)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call (ASGI, type ``http``)."""
+        if scope["path"] != CHECK_PATH:
+            await self._general(_Call(scope, receive, send, self._max_bytes))
+            return
+        event = await receive()
+        frame: bytes = event.get("body", b"")
+        size = len(frame) - 5
+        headers = scope["headers"]
+        # In line, as everything here: what nearly all requests are, a message in order and nothing after it.
+        if (
+            event.get("more_body")
+            or not 0 <= size <= self._max_bytes
+            or frame[:5] != _pack(0, size)
+            or _CONTENT_TYPE not in headers
+            or _TRAILERS not in headers
+            or scope["method"] != "POST"
+        ):
+            await self._general(_Call(scope, receive, send, self._max_bytes, event))
+            return
+        self.received += 1
+        try:
+            answer = self._authorize(frame[5:])
+        except _FAILURES:
+            logger.exception("a check failed; the client gets an error, not an answer")
+            call = _Call(scope, receive, send, self._max_bytes)
+            await call.refuse(Refusal(INTERNAL, CHECK_FAILED), self._leaving)
+            return
+        if type(answer) is bytes and answer:
+            await send(self._start)
+            await send({"type": "http.response.body", "body": _pack(0, len(answer)) + answer})
+            await send(_OK)
+            return
+        await self._general(_Call(scope, receive, send, self._max_bytes), self._later(answer))
+
+    async def _general(self, call: _Call, handler: Handler | None = None) -> None:
+        """Answer *call* with what its path says, or with *handler*."""
+        try:
+            call.check_headers()
+            await (handler or self._handlers.get(call.path, _unknown))(call)
+        except Refusal as refusal:
+            await call.refuse(refusal, self._leaving)
+        except ClientGone:
+            pass
+        except _FAILURES:
+            logger.exception("a call failed; the client gets an error, not an answer")
+            await call.refuse(Refusal(INTERNAL, "the call failed"), self._leaving)
+
+    def _unary(self, procedure: Procedure, initial: Pairs) -> Handler:
+        async def handle(call: _Call) -> None:
+            request = await call.message()
+            self.received += 1
+            answer = await self._counted(call, procedure(request, call.metadata))
+            await call.answer(answer, (*initial, *self._leaving))
+
+        return handle
+
+    def _later(self, answer: bytes | Awaitable[bytes]) -> Handler:
+        """Make the handler of a Check that the authorizer was asked about and has not answered yet."""
+
+        async def handle(call: _Call) -> None:
+            told = await self._counted(call, _told(answer))
+            await call.answer(told, self._leaving)
+
+        return handle
+
+    async def _counted(self, call: _Call, answering: Awaitable[bytes]) -> bytes:
+        self.unanswered += 1
+        try:
+            return await call.wait_for(answering)
+        finally:
+            self.unanswered -= 1
+
+    async def _check(self, request: bytes, metadata: object) -> bytes:
+        del metadata  # what Envoy wants to be known stands in the request
+        try:
+            answer = self._authorize(request)
+        except Exception:
+            logger.exception("a check failed; the client gets an error, not an answer")
+            raise Refusal(INTERNAL, CHECK_FAILED) from None
+        return await _told(answer)
+
+    def leave(self) -> None:
+        """From now on tell Envoy with every answer that this host is going; health says NOT_SERVING."""
+        self._start, self._leaving = _LAST_START, LEAVING
+        self._health.leave()
+
+    def end(self) -> None:
+        """Let those go who watch the health."""
+        self._health.end()
+
+
+async def _told(answer: object) -> bytes:
+    """Wait for *answer*, if need be, and make sure that it is one: to Envoy an empty message is an ALLOW."""
+    try:
+        told = answer if isinstance(answer, bytes) else await answer  # type: ignore[misc]  # else TypeError
+    except Exception:
+        logger.exception("a check failed; the client gets an error, not an answer")
+        raise Refusal(INTERNAL, CHECK_FAILED) from None
+    if type(told) is bytes and told:
+        return told
+    logger.error("a check had no answer; the client gets an error")
+    raise Refusal(INTERNAL, CHECK_FAILED)
+
+
+async def _unknown(_: _Call) -> None:
+    raise Refusal(UNIMPLEMENTED, "method not found")
+
+
+# --- a call -----------------------------------------------------------------------------------------------
+
+
+class _NotGrpc(Refusal):
+    """The request is not one of gRPC's, and its answer is one of plain HTTP."""
+
+
+class _Call:
+    """One call, in general: what came of it and what was answered so far."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, max_bytes: int, first: Message | None = None
+    ) -> None:
+        """*first* is an event that was received already."""
+        self.path: str = scope["path"]
+        self._method = scope["method"]
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._receive, self._send = receive, send
+        self._max_bytes = max_bytes
+        self._first = first
+        self._deadline = self._read_deadline()
+        self._started = False
+
+    def _read_deadline(self) -> float | None:
+        """Return the time until which the client waits; one that cannot be read is none."""
+        found = _TIMEOUT.fullmatch(self._headers.get(b"grpc-timeout", b""))
+        if found is None:
+            return None
+        return asyncio.get_running_loop().time() + int(found[1]) * _SECONDS[found[2]]
+
+    def metadata(self) -> Mapping[str, str]:
+        """Return the metadata that came with the call; of repeated ones the last."""
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in self._headers.items()
+            if not name.endswith(b"-bin")
+        }
+
+    def check_headers(self) -> None:
+        """Make sure that this is a call of gRPC's.
+
+        Raises:
+            Refusal: it is not.
+
+        """
+        if self._method != "POST":
+            raise _NotGrpc(405, "gRPC calls are POST requests")
+        if self._headers.get(b"content-type", b"").split(b";")[0] not in _CONTENT_TYPES:
+            raise _NotGrpc(415, "the content type has to be application/grpc")
+        if self._headers.get(_TRAILERS[0]) != _TRAILERS[1]:
+            raise Refusal(INTERNAL, "trailers do not reach the client: there is no `te: trailers`")
+
+    # --- what comes ---------------------------------------------------------------------------------------
+
+    async def message(self) -> bytes:
+        """Return the one message of a unary call.
+
+        Raises:
+            Refusal: there is none, there are several, or it cannot be read.
+            ClientGone: before it was there.
+
+        """
+        found: bytes | None = None
+        async with contextlib.aclosing(self.messages()) as messages:
+            async for message in messages:
+                if found is not None:
+                    raise Refusal(INTERNAL, "more than one message for a call that takes one")
+                found = message
+        if found is None:
+            raise Refusal(INTERNAL, "no message")
+        return found
+
+    async def messages(self) -> AsyncGenerator[bytes]:
+        """Read messages as they come, until the client has no more; raises as :meth:`message` does."""
+        held = bytearray()
+        async for part in self._parts():
+            held += part
+            while (size := self._size(held)) is not None and len(held) >= 5 + size:
+                message = bytes(held[5 : 5 + size])
+                del held[: 5 + size]
+                yield message
+        if held:
+            raise Refusal(INTERNAL, "the request ends in the middle of a message")
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        while True:
+            event = self._first or await self._in_time()
+            self._first = None
+            if event["type"] == "http.disconnect":
+                raise ClientGone
+            yield event.get("body", b"")
+            if not event.get("more_body"):
+                return
+
+    async def _in_time(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await self._next()
+        except TimeoutError:
+            raise Refusal(DEADLINE_EXCEEDED, "the deadline has passed") from None
+
+    def _size(self, held: bytearray) -> int | None:
+        """Return the size of the first message in *held*; None when its frame has not come yet."""
+        if len(held) < _PREFIX.size:
+            return None
+        compressed, size = _PREFIX.unpack_from(held)
+        if compressed == 1:
+            encoding = self._headers.get(b"grpc-encoding", b"identity")
+            if encoding == b"identity":  # grpc/doc/compression.md, "Specification", on the test cases
+                raise Refusal(INTERNAL, "a message is flagged as compressed, but no compression is named")
+            raise Refusal(UNIMPLEMENTED, "compressed messages are not supported", _NO_COMPRESSION)
+        if compressed:
+            raise Refusal(INTERNAL, "malformed frame")
+        if size > self._max_bytes:
+            raise Refusal(RESOURCE_EXHAUSTED, f"the message is larger than {self._max_bytes} bytes")
+        return int(size)
+
+    # --- waiting ------------------------------------------------------------------------------------------
+
+    async def wait_for(self, answering: Awaitable[bytes]) -> bytes:
+        """Wait for an answer as long as the client does.
+
+        Raises:
+            Refusal: the deadline has passed first.
+            ClientGone: the client has gone first.
+
+        """
+        answer = asyncio.ensure_future(answering)
+        gone = asyncio.create_task(self._gone())
+        left = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
+        try:
+            await asyncio.wait({answer, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if answer.cancelled():  # by itself: nobody else has
+                logger.error("a call cancelled itself; the client gets an error, not an answer")
+                raise Refusal(INTERNAL, CHECK_FAILED)
+            if answer.done():
+                return answer.result()
+            if gone.done():
+                raise ClientGone
+            raise Refusal(DEADLINE_EXCEEDED, "the deadline has passed")
+        finally:
+            gone.cancel()
+            answer.cancel()
+
+    async def _gone(self) -> None:
+        """Return when the client has gone."""
+        while not await self.has_gone():
+            await asyncio.sleep(GONE_INTERVAL)
+
+    async def has_gone(self) -> bool:
+        """Tell whether the client has gone, when it has sent all that it will."""
+        event = await self._next()
+        return bool(event["type"] == "http.disconnect")
+
+    async def _next(self) -> Message:
+        """Receive; pyvoy's futures must not be cancelled, as it does not look before it sets a result."""
+        return await asyncio.shield(asyncio.ensure_future(self._receive()))
+
+    # --- what goes ----------------------------------------------------------------------------------------
+
+    async def answer(self, message: bytes, initial: Pairs) -> None:
+        """Send the one answer of a unary call."""
+        await self._send(_start(initial))
+        await self._send(_body(message))
+        await self._send(_OK)
+
+    async def stream(self, message: bytes) -> None:
+        """Send one of several answers; :meth:`end` or :meth:`refuse` has to follow."""
+        if not self._started:
+            self._started = True
+            await self._send(_start(()))
+        await self._send(_body(message, more=True))
+
+    async def end(self) -> None:
+        """End the answers of :meth:`stream` well."""
+        await self._ended([(b"grpc-status", b"0")])
+
+    async def refuse(self, refusal: Refusal, initial: Pairs = ()) -> None:
+        """End the call with an error; without an answer before, in one frame of headers ("Trailers-Only")."""
+        if isinstance(refusal, _NotGrpc):
+            await self._single(refusal.code, [(b"content-type", b"text/plain")], refusal.message.encode())
+            return
+        status = [
+            (b"grpc-status", str(refusal.code).encode()),
+            (b"grpc-message", urllib.parse.quote(refusal.message, safe=_PLAIN).encode()),
+            *_encoded(refusal.trailing),
+        ]
+        if self._started:
+            await self._ended(status)
+        else:
+            await self._single(200, [_CONTENT_TYPE, *_encoded(initial), *status], b"")
+
+    async def _ended(self, status: list[tuple[bytes, bytes]]) -> None:
+        await self._send({"type": "http.response.body", "body": b""})
+        await self._send({"type": "http.response.trailers", "headers": status})
+
+    async def _single(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+# --- health, reflection -----------------------------------------------------------------------------------
+
+
+class Health:
+    """``grpc.health.v1``."""
+
+    def __init__(self, names: tuple[str, ...], readiness: Readiness) -> None:
+        """*names* are the services whose state is told; the empty one is the server."""
+        self._names = frozenset(names)
+        self._readiness = readiness
+        self._leaving = False
+        self._ended = asyncio.Event()
+
+    async def check(self, call: _Call) -> None:
+        """Tell the state of a service."""
+        name = _asked(await call.message())
+        if name not in self._names:
+            raise Refusal(NOT_FOUND, "there is no service of that name")
+        await call.answer(_state(self._state(name)), ())
+
+    async def watch(self, call: _Call) -> None:
+        """Tell the state, and every change of it, until the client or the server goes."""
+        name = _asked(await call.message())
+        told = None
+        while True:
+            state = self._state(name)
+            if state != told:
+                await call.stream(_state(state))
+                told = state
+            if self._ended.is_set():
+                raise Refusal(UNAVAILABLE, "the server is stopping")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), HEALTH_INTERVAL)
+            if await call.has_gone():
+                raise ClientGone
+
+    def leave(self) -> None:
+        """Say NOT_SERVING from now on."""
+        self._leaving = True
+
+    def end(self) -> None:
+        """Let every watcher go."""
+        self._ended.set()
+
+    def _state(self, name: str) -> int:
+        response = health_pb2.HealthCheckResponse
+        if name not in self._names:
+            return response.SERVICE_UNKNOWN
+        return response.SERVING if not self._leaving and self._is_ready() else response.NOT_SERVING
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._readiness().ready
+        except Exception:
+            logger.exception("the state could not be found out; health says NOT_SERVING")
+            return False
+
+
+def _asked(message: bytes) -> str:
+    try:
+        return health_pb2.HealthCheckRequest.FromString(message).service
+    except DecodeError:
+        raise Refusal(INTERNAL, "the message is not a HealthCheckRequest") from None
+
+
+def _state(state: int) -> bytes:
+    return health_pb2.HealthCheckResponse(status=state).SerializeToString()
+
+
+def _reflection(services: Services) -> Iterator[tuple[str, Handler]]:
+    """Let clients such as grpcurl ask what there is; only for services whose descriptors we have."""
+    if services.pool is None:
+        return
+    from grpc_reflection.v1alpha import reflection, reflection_pb2  # noqa: PLC0415  # brings all of grpcio
+
+    servicer = reflection.aio.ReflectionServicer(service_names=[*services.procedures], pool=services.pool)
+
+    async def info(call: _Call) -> None:
+        requests = (_reflected(message) async for message in call.messages())
+        answers: AsyncIterator[Any] = servicer.ServerReflectionInfo(requests, None)  # type: ignore[assignment]  # so it is
+        async for response in answers:
+            await call.stream(response.SerializeToString())
+        await call.end()
+
+    def _reflected(message: bytes) -> reflection_pb2.ServerReflectionRequest:
+        try:
+            return reflection_pb2.ServerReflectionRequest.FromString(message)
+        except DecodeError:
+            raise Refusal(INTERNAL, "the message is not a ServerReflectionRequest") from None
+
+    yield f"/{reflection.SERVICE_NAME}/ServerReflectionInfo", info
