@@ -209,7 +209,7 @@ class Server(Block):
     request_limits: RequestLimits = RequestLimits()
     api_explorer_enabled: bool = True
     log_request_payloads: bool = False
-    metrics_enabled: Any = None
+    metrics_enabled: bool = True
     playground_enabled: Any = None
 
 
@@ -1160,7 +1160,6 @@ class Config(Block):
 
 
 NO_EFFECT: Mapping[Path, str] = {
-    ("server", "metricsEnabled"): "there are no metrics yet",
     ("server", "playgroundEnabled"): "there is no playground",
     ("server", "adminAPI", "adminCredentials"): "there is no admin API yet",
     ("server", "advanced", "http", "readHeaderTimeout"): "`idleTimeout` ends such connections",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from extauthz.pdp import explorer as explorer_page
 from extauthz.pdp import openapi, protojson
+from extauthz.pdp.errors import Code, PdpError
 from extauthz.pdp.rest import Rest
 from extauthz.pdp.rpc import procedures
 from extauthz.pdp.services import FILES, OURS, answers
@@ -42,9 +44,14 @@ class PdpService:
         *cors* None: browsers let only our own pages use the API; *explorer*: whether there is one; *explain*:
         whether decisions are explained, which shows policies and attributes to whoever asks.
         """
+        self.answered: Counter[tuple[str, str]] = Counter()
+        """Calls by name and outcome: `ok`, or the name of the gRPC status in lower case."""
         self._answers = answers(pdp, explain=explain)
         if log_payloads:
             self._answers = {method: _logged(method, each) for method, each in self._answers.items()}
+        self._answers = {
+            method: _counted(method, each, self.answered) for method, each in self._answers.items()
+        }
         self._cors, self._body_limits = cors, body_limits
         self._pages = _pages(explain=explain) if explorer else None
 
@@ -83,6 +90,25 @@ def _logged(method: Method, answer: Answer) -> Answer:
         return response
 
     return logged
+
+
+def _counted(method: Method, answer: Answer, counts: Counter[tuple[str, str]]) -> Answer:
+    """Count what becomes of calls; what is no readable request is not a call yet."""
+    name = method.name
+
+    async def counted(request: Any, caller: Callable[[], Caller]) -> Any:
+        try:
+            response = await answer(request, caller)
+        except PdpError as error:
+            counts[name, error.code.name.lower()] += 1
+            raise
+        except Exception:
+            counts[name, Code.INTERNAL.name.lower()] += 1
+            raise
+        counts[name, "ok"] += 1
+        return response
+
+    return counted
 
 
 def _text(message: Any) -> str:
