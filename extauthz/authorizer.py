@@ -103,7 +103,7 @@ class ResourceTemplate:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_attr", AttributeTemplate(self.attr))
 
-    def fill(self, facts: Facts, records: list[Record]) -> Resource:
+    def fill(self, facts: Facts, records: Iterable[Record]) -> Resource:
         """Make the resource; raises :class:`extauthz.slots.SlotError`."""
         kind, version, scope = self.kind, self.policy_version, self.scope
         parts = (
@@ -414,7 +414,8 @@ def _resource(route: Route, exchange: Exchange) -> Resource:
     template = route.resource
     if template is None:
         raise LookupError(f"the route `{route.name}` has no resource")
-    return template.fill(exchange.facts, [exchange.record(source) for source in template.sources])
+    sources = template.sources
+    return template.fill(exchange.facts, [exchange.record(each) for each in sources] if sources else ())
 
 
 # --- explanations -----------------------------------------------------------------------------------------

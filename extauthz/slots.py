@@ -293,7 +293,18 @@ def _literal_text(text: str, scope: Scope, want: Want) -> Slot:
         return _constant("".join(map(str, parts)), text, want)
     if scope is Scope.IDENTITY:
         raise SlotFault(f"`{text}`: path parameters belong to routes, and who asks does not depend on one")
-    return Slot(text, _finished(_joined(parts), want), frozenset({"path"}), names)
+    only = parts[0] if len(parts) == 1 and want is Want.NAME else None
+    function = _named(only.name) if isinstance(only, _Parameter) else _finished(_joined(parts), want)
+    return Slot(text, function, frozenset({"path"}), names)
+
+
+def _named(parameter: str) -> Callable[[Facts], str]:
+    """Make a function that gives a path parameter as a name: the commonest id, so it is one function."""
+
+    def fill(facts: Facts) -> str:
+        return str(facts.path[parameter]) or _name("")
+
+    return fill
 
 
 def _joined(parts: list[str | _Parameter]) -> Callable[[Facts], str]:

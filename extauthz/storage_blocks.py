@@ -7,7 +7,7 @@ Annotations are evaluated here (no ``from __future__ import annotations``): pyda
 """
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from engine.storage import DRIVERS
 from extauthz.blocks import Block, Complaint, Duration, NonEmpty, PositiveDuration, fault, unknown
 
-LATER_DRIVERS = ("blob", "sqlite3", "postgres", "mysql", "overlay", "hub")
+LATER_DRIVERS = ("blob", "overlay", "hub")
 
 
 class StorageBlock(Block):
@@ -90,6 +90,70 @@ class GitStorage(StorageBlock):
             yield ("protocol",), "the protocol `ssh` needs a key in `ssh.privateKeyFile`"
 
 
+class ConnectionPool(Block):
+    """Which connections to a database are kept; 0 is no limit."""
+
+    max_life_time: Duration = datetime.timedelta()
+    max_idle_time: Duration = datetime.timedelta()
+    max_open: Annotated[int, Field(ge=0)] = 0
+    max_idle: Annotated[int, Field(ge=0)] = 2
+
+
+class ConnectionRetries(Block):
+    """How a database is waited for at the start."""
+
+    max_attempts: Annotated[int, Field(ge=0)] = 3
+    initial_interval: PositiveDuration = datetime.timedelta(milliseconds=500)
+    max_interval: PositiveDuration = datetime.timedelta(seconds=60)
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if self.max_interval < self.initial_interval:
+            yield ("maxInterval",), "`maxInterval` is not below `initialInterval`"
+
+
+class SqliteStorage(StorageBlock):
+    """Policies in an SQLite database."""
+
+    dsn: Annotated[NonEmpty, Field(repr=False)]
+    update_poll_interval: Duration = datetime.timedelta(seconds=10)
+
+
+class ServerStorage(StorageBlock):
+    """Policies in a database server."""
+
+    conn_pool: ConnectionPool = ConnectionPool()
+    conn_retry: ConnectionRetries = ConnectionRetries()
+    skip_schema_check: bool = False
+    update_poll_interval: Duration = datetime.timedelta(seconds=10)
+    query_timeout: Duration = datetime.timedelta(seconds=30)
+
+
+class PostgresStorage(ServerStorage):
+    """Policies in PostgreSQL."""
+
+    url: Annotated[NonEmpty, Field(repr=False)]
+
+
+class MysqlTls(Block):
+    """The certificates of a connection; without `caCert` the system's authorities count."""
+
+    cert: str = ""
+    key: str = ""
+    ca_cert: str = ""
+
+    def _complaints(self) -> Iterator[Complaint]:
+        if bool(self.cert) != bool(self.key):
+            yield (), "`cert` and `key` go together"
+
+
+class MysqlStorage(ServerStorage):
+    """Policies in MySQL or MariaDB."""
+
+    dsn: Annotated[NonEmpty, Field(repr=False)]
+    tls: Mapping[str, MysqlTls] = Field(default_factory=dict)
+    server_pub_key: Mapping[str, NonEmpty] = Field(default_factory=dict)
+
+
 def _known_driver(value: object) -> object:
     if value in LATER_DRIVERS:
         raise fault(f"the storage driver `{value}` is not built yet: use `disk`")
@@ -105,9 +169,9 @@ class Storage(Block):
     disk: DiskStorage = DiskStorage()
     git: GitStorage | None = None
     blob: Any = None
-    sqlite3: Any = None
-    postgres: Any = None
-    mysql: Any = None
+    sqlite3: SqliteStorage | None = None
+    postgres: PostgresStorage | None = None
+    mysql: MysqlStorage | None = None
     overlay: Any = None
     hub: Any = None
 

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_NOT_IMPORT = [
     ("engine", "extauthz", ()),
     ("engine/cel", "engine", ("engine.cel", "engine.messages")),
-    ("engine/storage", "engine", ("engine.storage", "engine.document")),
+    # databases hold policies as messages, under a hash of their key
+    ("engine/storage", "engine", ("engine.storage", "engine.document", "engine.policy_messages")),
 ]
 
 # reached through their table only, which imports them on first use
@@ -67,6 +68,18 @@ def test_drivers_are_reached_through_their_table(driver: str) -> None:
         if any(within(name, driver) for name in imported(path))
     }
     assert users == set()
+
+
+def test_opentelemetry_is_known_to_one_module() -> None:
+    """Only ``extauthz/telemetry.py`` imports OpenTelemetry, and the client library of Prometheus."""
+    foreign = ("opentelemetry", "prometheus_client")
+    users = {
+        str(path.relative_to(ROOT))
+        for folder in ("engine", "extauthz")
+        for path in modules(folder)
+        if any(within(name, each) for name in imported(path) for each in foreign)
+    }
+    assert users == {"extauthz/telemetry.py"}
 
 
 def test_every_driver_in_the_table_can_be_imported() -> None:

@@ -21,6 +21,7 @@ import watchfiles
 
 from engine.document import MAX_BYTES, Fault
 from engine.storage import Snapshot, StoreError
+from engine.storage.archive import ArchiveStore, is_archive
 from engine.storage.tree import MISPLACED_SCHEMAS, SCHEMAS, enters, is_misplaced, is_policy_file, is_schema
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ class DiskStore:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> DiskStore:
+    def from_settings(cls, settings: Mapping[str, Any]) -> DiskStore | ArchiveStore:
         """Make a store from Cerbos's ``storage.disk`` block; whether to watch is for whoever opens it.
+
+        The ``directory`` may be an archive.
 
         Raises:
             StoreError: a setting is missing or unknown.
@@ -87,7 +90,8 @@ class DiskStore:
             raise StoreError(f"unknown setting `{unknown[0]}` of the disk driver")
         if not settings.get("directory"):
             raise StoreError("the disk driver needs a `directory`")
-        return cls(settings["directory"])
+        directory = settings["directory"]
+        return ArchiveStore(directory) if is_archive(directory) else cls(directory)
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.document import MAX_BYTES
+from engine.storage.archive import is_archive, read_archive
 from engine.verify.loading import FIXTURE_FILES, TEST_DATA, is_suite_file
 
 if TYPE_CHECKING:
@@ -18,14 +19,26 @@ if TYPE_CHECKING:
 
 
 def suite_files(directory: str | os.PathLike[str]) -> dict[str, bytes]:
-    """Return the suites and fixtures under *directory*: path inside of it (with ``/``) to content.
+    """Return the suites and fixtures under *directory*, or in an archive: path (with ``/``) to content.
 
     Raises:
         OSError: something cannot be read.
+        StoreError: an archive is refused.
 
     """
+    if is_archive(directory):
+        files = read_archive(directory)
+        return {path: files[path] for path in sorted(files) if _is_of_a_suite(path)}
     root = Path(directory).resolve(strict=True)
     return {path: _content(root / path) for path in _walk(root, "") if _is_inside(root, root / path)}
+
+
+def _is_of_a_suite(path: str) -> bool:
+    """Tell by its path whether a file is a suite or a fixture, as walking through folders would."""
+    *folders, name = path.split("/")
+    if TEST_DATA not in folders:
+        return is_suite_file(name)
+    return folders.index(TEST_DATA) == len(folders) - 1 and name in FIXTURE_FILES
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[str]:

@@ -34,11 +34,23 @@ TESTS_FAILED: Final = 4
 OUTPUTS = ("tree", "list", "pretty", "json")
 TEST_OUTPUTS = ("tree", "list", "pretty", "json", "junit")
 
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+
+def _tree(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Take a directory, or an archive of one."""
+    from engine.storage.archive import SUFFIXES, is_archive
+
+    if path is None or path.is_dir() or is_archive(path):
+        return path
+    raise click.BadParameter(
+        f"`{path}` is no directory and no archive ({', '.join(SUFFIXES)})", context, parameter
+    )
+
+
+_TREE = click.Path(exists=True, path_type=Path)
 
 
 @click.command("compile")
-@click.argument("directory", type=_DIRECTORY)
+@click.argument("directory", type=_TREE, callback=_tree)
 @click.option("--ignore-schemas", is_flag=True, help="Do without the schemas of attributes.")
 @click.option("--skip-tests", is_flag=True, help="Compile only.")
 @click.option("--skip-batching", is_flag=True, help="Ask for each action of a test by itself.")
@@ -56,7 +68,7 @@ _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option(
     "--run", "pattern", default="", metavar="REGEX", help="Run only tests whose SUITE/TEST matches."
 )
-@click.option("--tests", type=_DIRECTORY, help="Where the tests are.  [default: DIRECTORY]")
+@click.option("--tests", type=_TREE, callback=_tree, help="Where the tests are.  [default: DIRECTORY]")
 @click.option(
     "-o",
     "--output",
@@ -107,7 +119,7 @@ def compile_policies(
     cross_check: bool,
     watch: bool,
 ) -> None:
-    """Compile the policies in DIRECTORY and run their tests.
+    """Compile the policies in DIRECTORY, or in an archive of one, and run their tests.
 
     Exits with 0 when all is well, with 3 when policies do not compile, with 4 when tests fail, with 1 when
     something cannot be read.

@@ -44,7 +44,7 @@ class PdpService:
         *cors* None: browsers let only our own pages use the API; *explorer*: whether there is one; *explain*:
         whether decisions are explained, which shows policies and attributes to whoever asks.
         """
-        self.answered: Counter[tuple[str, str]] = Counter()
+        self.answered: Counter[tuple[str, ...]] = Counter()
         """Calls by name and outcome: `ok`, or the name of the gRPC status in lower case."""
         self._answers = answers(pdp, explain=explain)
         if log_payloads:
@@ -92,7 +92,7 @@ def _logged(method: Method, answer: Answer) -> Answer:
     return logged
 
 
-def _counted(method: Method, answer: Answer, counts: Counter[tuple[str, str]]) -> Answer:
+def _counted(method: Method, answer: Answer, counts: Counter[tuple[str, ...]]) -> Answer:
     """Count what becomes of calls; what is no readable request is not a call yet."""
     name = method.name
 

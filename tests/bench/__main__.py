@@ -29,6 +29,7 @@ PHASES: Mapping[str, str] = {
     "encode": "tests.bench.wire:encode",
     "check": "tests.bench.check:check",
     "server": "tests.bench.server:server",
+    "stores": "tests.bench.stores:stores",
 }
 """Name of a phase to the function that measures it; imported only if it is run."""
 

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.differential import peers
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -221,6 +221,8 @@ def cerbos(
 ) -> Iterator[Oracle]:
     """Run a Cerbos over a directory of policies; *settings* are blocks of its configuration.
 
+    Of the block ``server`` the addresses stay ours, whatever else *settings* say.
+
     With *decision_log* each check is written to :attr:`Oracle.decision_log`, one JSON object a line, with the
     errors of evaluation that the API does not tell.
 
@@ -252,13 +254,14 @@ def _started(directory: Path, folder: Path, settings: dict[str, Any], *, decisio
 
 
 def _start(directory: Path, folder: Path, settings: dict[str, Any], *, decision_log: bool) -> Oracle:
-    http_port, grpc_port = _free_ports(2)
+    http_port, grpc_port = free_port(), free_port()
     decisions = folder / "decisions.log" if decision_log else None
     if decisions is not None:
         decisions.touch()
     oracle = Oracle(http_port, grpc_port, folder / "cerbos.log", decisions)
     configuration = folder / "configuration.yaml"
-    blocks = _blocks(directory, http_port, grpc_port, decisions) | settings
+    blocks = _blocks(directory, http_port, grpc_port, decisions)
+    blocks |= {**settings, "server": {**settings.get("server", {}), **blocks["server"]}}
     configuration.write_text(json.dumps(blocks).replace("$", "$$"))
     command = [os.fspath(cerbos_binary()), "server", "--debug-listen-addr=", f"--config={configuration}"]
     with oracle.log.open("wb") as log:
@@ -297,14 +300,6 @@ def _blocks(directory: Path, http_port: int, grpc_port: int, decisions: Path | N
         "telemetry": {"disabled": True},
         "audit": audit,
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _environment() -> dict[str, str]:

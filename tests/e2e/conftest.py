@@ -12,8 +12,9 @@ import grpc
 import pytest
 import yaml
 
-from stack import POLICIES, Configuration, Stack, free_port
+from stack import POLICIES, Configuration, Stack
 from tests.e2e.harness import RUNNING, Gateway, bare_listener, running
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

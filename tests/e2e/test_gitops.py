@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stack import ROOT, free_port
+from stack import ROOT
 from tests.e2e.test_readme import ANSWERS, COMMANDS, PORTS, PREAMBLE, on_free_ports
+from tests.ports import free_port
 
 DOCUMENT = ROOT / "docs" / "gitops.md"
 KIT = ROOT / "envoy" / "examples" / "policy-repository"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stack import ROOT, free_port
+from stack import ROOT
+from tests.ports import free_port
 
 README = ROOT / "README.md"
 PORTS = ("9191", "9192", "9901", "10000", "8080", "8081")

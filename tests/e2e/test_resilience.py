@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from stack import Configuration, Stack, free_port
+from stack import Configuration, Stack
 from tests.e2e.harness import Gateway, Traffic, eventually, ext_authz, marked_log, running, traffic
+from tests.ports import free_port
 from tokens import EMEA_MANAGER, SALES, Issuer
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from dulwich.refs import Ref
 
 from engine.storage import StoreError
 from engine.storage.git.exchange import client_for, said_clearly
+from engine.storage.git.remote import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +81,7 @@ class Directory:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self.path / LOCK
         if not file.exists() and any(self.path.iterdir()) and not file.exists():
-            raise StoreError(
+            raise RefusedError(
                 f"`{self.path}` (`checkoutDir`) holds something that is not ours: it is left as it is; "
                 "choose another directory, or an empty one"
             )
@@ -158,12 +159,20 @@ class Clone:
             else:
                 self._path.mkdir()
                 store = DiskObjectStore.init(objects)
-            with contextlib.closing(store):
+            try:
                 yield store
+            finally:
+                _close(store)
         except (StoreError, UnusableError):
             raise
         except Exception as error:  # half a file can make the library fail in any way
             raise UnusableError(repr(error)) from error
+
+
+def _close(store: DiskObjectStore) -> None:
+    """Close the packs; one of which a part is still referred to closes when that goes."""
+    with contextlib.suppress(BufferError):
+        store.close()
 
 
 def _remove_leftovers(packs: Path) -> None:
@@ -206,7 +215,7 @@ def fetch(exchange: Exchange, objects: DiskObjectStore, branch: str, have: Objec
     def wanted(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
         del depth
         if ref not in refs:
-            raise StoreError(f"there is no branch `{branch}`")
+            raise RefusedError(f"there is no branch `{branch}`")
         found.append(refs[ref])
         return [] if refs[ref] == have else [refs[ref]]
 
@@ -222,7 +231,7 @@ def fetch(exchange: Exchange, objects: DiskObjectStore, branch: str, have: Objec
                 ref_prefix=[ref],
             )
             if result.object_format not in (None, "sha1"):
-                raise StoreError(f"repositories with object format `{result.object_format}` cannot be read")
+                raise RefusedError(f"repositories with object format `{result.object_format}` cannot be read")
     except BaseException:
         abort()
         raise

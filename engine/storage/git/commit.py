@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dulwich.objects import Blob, Commit, ObjectID, Tree, parse_tree
 
 from engine.document import MAX_BYTES, Fault
-from engine.storage import StoreError
 from engine.storage.git.clone import UnusableError
+from engine.storage.git.remote import RefusedError
 from engine.storage.tree import counts, enters, is_misplaced
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_commit(
 
     Raises:
         UnusableError: an object is missing, or damaged.
-        StoreError: there is no such directory, or more in it than can be policies.
+        RefusedError: there is no such directory, or more in it than can be policies.
 
     """
     return _Reader(objects, commit, known).read(directory)
@@ -79,7 +79,7 @@ class _Reader:
         root = self._root()
         top = self._found(root, directory)
         if top is None or top.type != _TREE:
-            raise StoreError(
+            raise RefusedError(
                 f"there is no directory `{directory}` (`subDir`) in commit {self._commit.decode()}"
             )
         for path, entry in self._walk(top.id, "", 0):
@@ -94,7 +94,7 @@ class _Reader:
 
     def _walk(self, tree: ObjectID, prefix: str, depth: int) -> Iterator[tuple[str, _Entry]]:
         if depth > MAX_DEPTH:
-            raise StoreError(f"directories are nested more than {MAX_DEPTH} deep in `{prefix}`")
+            raise RefusedError(f"directories are nested more than {MAX_DEPTH} deep in `{prefix}`")
         for entry in self._entries(tree):
             path = f"{prefix}{entry.name}"
             if entry.type != _TREE:
@@ -106,7 +106,7 @@ class _Reader:
 
     def _take(self, root: ObjectID, directory: str, path: str, entry: _Entry) -> None:
         if len(self._contents) >= MAX_FILES:
-            raise StoreError(f"there are more than {MAX_FILES} files")
+            raise RefusedError(f"there are more than {MAX_FILES} files")
         if not counts(path) or entry.type not in (_FILE, _LINK):
             if entry.type in (_FILE, _TREE):
                 self._contents[path] = b""
@@ -125,7 +125,7 @@ class _Reader:
             )
             names = {entry.name for entry in found}
             if len(names) != len(found) or any("/" in name or name in ("", ".", "..") for name in names):
-                raise StoreError(
+                raise RefusedError(
                     f"tree {tree.decode()} has names that are no names of files, or has one twice"
                 )
             self._trees[tree] = found
@@ -174,7 +174,7 @@ class _Reader:
             self._blobs[blob] = found
         self._total += len(found)
         if self._total > MAX_TOTAL:
-            raise StoreError(f"the files are more than {MAX_TOTAL >> 20} MiB together")
+            raise RefusedError(f"the files are more than {MAX_TOTAL >> 20} MiB together")
         return found
 
     def _raw(self, name: ObjectID, kind: int) -> bytes:

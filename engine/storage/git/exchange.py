@@ -16,15 +16,16 @@ import threading
 import time
 from base64 import b64encode
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 from urllib.parse import urljoin, urlsplit
 
 import paramiko
 from dulwich.client import AbstractHttpGitClient, GitClient, LocalGitClient, TraditionalGitClient
 from dulwich.errors import GitProtocolError, NotGitRepository
-from dulwich.protocol import Protocol
+from dulwich.protocol import Protocol as GitProtocol
 
 from engine.storage import StoreError
+from engine.storage.git.remote import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,13 @@ MAX_WORDS: Final = 300
 SYSTEM_KNOWN_HOSTS: Final = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 
 
+class Closable(Protocol):
+    """What has to be closed."""
+
+    def close(self) -> object:
+        """Let go of it."""
+
+
 class Exchange:
     """The time that one exchange may take, and the connections to cut when it is over.
 
@@ -52,6 +60,7 @@ class Exchange:
         self.remote = remote
         self._ends = time.monotonic() + seconds
         self._sockets: list[socket.socket] = []
+        self._opened = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._cut = ""
         self._received = 0
@@ -66,8 +75,7 @@ class Exchange:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._timer.cancel()
-        for each in self._sockets:
-            each.close()
+        self._opened.close()
         if self._cut and isinstance(error, Exception):
             raise StoreError(self._cut) from None
 
@@ -93,6 +101,10 @@ class Exchange:
                     # Not SSLSocket's own method: that one lets go of what a reading thread is using.
                     socket.socket.shutdown(each, socket.SHUT_RDWR)
 
+    def closes(self, opened: Closable) -> None:
+        """Close something at the end."""
+        self._opened.callback(opened.close)
+
     def count(self, number: int) -> None:
         """Note that *number* bytes have come.
 
@@ -115,13 +127,16 @@ class Exchange:
             made = socket.create_connection((host, port), timeout=self.remaining)
             if tls is not None:
                 made = tls.wrap_socket(made, server_hostname=host, do_handshake_on_connect=False)
+            self.closes(made)
             with self._lock:
                 self._sockets.append(made)
             made.settimeout(self.remaining)
             if isinstance(made, ssl.SSLSocket):
                 made.do_handshake()
         except ssl.SSLCertVerificationError as error:
-            raise StoreError(f"the certificate of `{host}` is not trusted: {error.verify_message}") from None
+            raise RefusedError(
+                f"the certificate of `{host}` is not trusted: {error.verify_message}"
+            ) from None
         except OSError as error:
             raise StoreError(f"cannot connect to `{host}` port {port}: {error.strerror or error}") from None
         return made
@@ -192,7 +207,7 @@ class _Http(AbstractHttpGitClient):
                 break
             asked = self._redirected(asked, response.getheader("Location", ""))
         else:
-            raise StoreError("the server redirects without end")
+            raise RefusedError("the server redirects without end")
         self._check(response)
         answer = _Answer(response, self._exchange, asked if asked != url else "")
         return answer, answer.read
@@ -205,9 +220,10 @@ class _Http(AbstractHttpGitClient):
             remote.port,
         ):
             # Redirects are looked at elsewhere; a server can name further addresses in git's protocol too.
-            raise StoreError("the server sends us to another server, which is refused")
+            raise RefusedError("the server sends us to another server, which is refused")
         connection = http.client.HTTPConnection(remote.host, remote.port)
         connection.sock = self._exchange.connect(remote.host, remote.port, tls=self._tls)
+        self._exchange.closes(connection)
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         try:
             connection.request(
@@ -216,11 +232,12 @@ class _Http(AbstractHttpGitClient):
                 body,
                 {**headers, **self._authorization, "User-Agent": "git/extauthz", "Pragma": "no-cache"},
             )
-            return connection.getresponse()
+            response = connection.getresponse()
         except (http.client.HTTPException, OSError) as error:
-            raise StoreError(
-                f"no answer from `{remote.host}`: {cleaned(str(error) or repr(error))}"
-            ) from None
+            reason = cleaned(str(error) or repr(error))
+            raise StoreError(f"no answer from `{remote.host}`: {reason}") from None
+        self._exchange.closes(response)
+        return response
 
     def _redirected(self, url: str, location: str) -> str:
         remote = self._exchange.remote
@@ -230,21 +247,25 @@ class _Http(AbstractHttpGitClient):
             parts.port or remote.port
         ) != remote.port:
             shown = cleaned(f"{parts.scheme}://{parts.hostname}{parts.path}")
-            raise StoreError(f"the server redirects to `{shown}`, which is refused: set `url` to where it is")
+            raise RefusedError(
+                f"the server redirects to `{shown}`, which is refused: set `url` to where it is"
+            )
         return target
 
     def _check(self, response: http.client.HTTPResponse) -> None:
         if response.status == 200:
             kind = response.getheader("Content-Type", "")
             if not kind.startswith("application/x-git-"):
-                raise StoreError("there is a web page and no git repository")
+                raise RefusedError("there is a web page and no git repository")
             return
-        reasons = {
+        refusals = {
             401: "the server wants another user or password (`https.username`, `https.password`)",
             403: "the server refuses access to this user",
             404: "there is no repository, or this user may not see it",
         }
-        raise StoreError(reasons.get(response.status, f"the server answers with status {response.status}"))
+        if response.status in refusals:
+            raise RefusedError(refusals[response.status])
+        raise StoreError(f"the server answers with status {response.status}")
 
 
 class _Answer:
@@ -276,25 +297,19 @@ class _Ssh(TraditionalGitClient):
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(thin_packs=False, quiet=True)
         self._exchange = exchange
-        self._opened: list[Protocol] = []
 
     def _connect(
         self, cmd: bytes, path: str | bytes, protocol_version: int | None = None
-    ) -> tuple[Protocol, Callable[[], bool], IO[bytes] | None]:
+    ) -> tuple[GitProtocol, Callable[[], bool], IO[bytes] | None]:
         del protocol_version
         there = path.decode() if isinstance(path, bytes) else path
         command = (
             f"git-{cmd.decode()} {shlex.quote(there.removeprefix('/') if there.startswith('/~') else there)}"
         )
         channel = self._run(command)
-        connected = Protocol(channel.read, channel.write, channel.close)
-        self._opened.append(connected)
+        connected = GitProtocol(channel.read, channel.write, channel.close)
+        self._exchange.closes(connected)
         return connected, channel.can_read, channel.stderr
-
-    def close(self) -> None:
-        """Close what a failure has left open."""
-        for each in self._opened:
-            each.close()
 
     def _run(self, command: str) -> _Channel:
         exchange, remote = self._exchange, self._exchange.remote
@@ -323,31 +338,33 @@ class _Ssh(TraditionalGitClient):
             channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             client.close()
-            raise StoreError(_refusal(error, remote)) from None
+            raise _refusal(error, remote) from None
         except BaseException:
             client.close()
             raise
         return _Channel(client, channel, exchange)
 
 
-def _refusal(error: Exception, remote: Remote) -> str:
+def _refusal(error: Exception, remote: Remote) -> StoreError:
     if isinstance(error, paramiko.BadHostKeyException):
-        return f"the host key of `{remote.host}` is another one than the known hosts say: refused"
+        return RefusedError(
+            f"the host key of `{remote.host}` is another one than the known hosts say: refused"
+        )
     if isinstance(error, paramiko.AuthenticationException):
-        return f"the server does not accept the key for user `{remote.user}`"
+        return RefusedError(f"the server does not accept the key for user `{remote.user}`")
     if "not found in known_hosts" in str(error):
         where = f"`{remote.known_hosts_file}`" if remote.known_hosts_file else "known_hosts"
-        return (
+        return RefusedError(
             f"the host key of `{remote.host}` is not known: check it and add it to {where} "
             "(`ssh.knownHostsFile`)"
         )
-    return f"no connection over ssh: {cleaned(str(error) or repr(error))}"
+    return StoreError(f"no connection over ssh: {cleaned(str(error) or repr(error))}")
 
 
 def _known_hosts(file: str) -> list[Path]:
     if file:
         if not Path(file).is_file():
-            raise StoreError(f"there is no file `{file}` (`ssh.knownHostsFile`)")
+            raise RefusedError(f"there is no file `{file}` (`ssh.knownHostsFile`)")
         return [Path(file)]
     return [path for path in (Path(each).expanduser() for each in SYSTEM_KNOWN_HOSTS) if path.is_file()]
 
@@ -355,13 +372,14 @@ def _known_hosts(file: str) -> list[Path]:
 def _private_key(remote: Remote) -> paramiko.PKey:
     file = remote.private_key_file
     try:
-        return paramiko.PKey.from_path(file, remote.key_password or None)
+        # Bytes, because paramiko 5 hands the password on to cryptography as it is.
+        password: Any = remote.key_password.encode() or None
+        return paramiko.PKey.from_path(file, password)
     except OSError as error:
-        raise StoreError(f"cannot read `{file}` (`ssh.privateKeyFile`): {error.strerror}") from None
-    except paramiko.PasswordRequiredException:
-        raise StoreError(f"the key in `{file}` needs its password (`ssh.password`)") from None
+        raise RefusedError(f"cannot read `{file}` (`ssh.privateKeyFile`): {error.strerror}") from None
     except Exception:  # the libraries below have many ways to say so, and none may show the password
-        raise StoreError(f"the key in `{file}` cannot be used: is `ssh.password` right?") from None
+        hint = "is `ssh.password` right?" if remote.key_password else "does it need `ssh.password`?"
+        raise RefusedError(f"the key in `{file}` cannot be used: {hint}") from None
 
 
 class _Channel:

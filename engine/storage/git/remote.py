@@ -21,6 +21,10 @@ _SCP_LIKE = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^/:\[\]]+|\[[^\]]+\]):
 """``git@example.com:team/policies.git``"""
 
 
+class RefusedError(StoreError):
+    """It cannot go well before somebody changes something: to try again soon is of no use."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remote:
     """A repository and how to reach it; what is secret never shows in its texts."""

@@ -14,7 +14,7 @@ from engine.storage import Snapshot, StoreError
 from engine.storage.git.clone import Directory, UnusableError, fetch
 from engine.storage.git.commit import read_commit
 from engine.storage.git.exchange import Exchange
-from engine.storage.git.remote import Remote, refuse_unknown
+from engine.storage.git.remote import RefusedError, Remote, refuse_unknown
 from engine.storage.polling import Looks, Poller, with_retries
 from engine.storage.tree import snapshot_of
 
@@ -137,17 +137,26 @@ class GitStore:
     def _outcome(self, *, with_patience: bool) -> Snapshot | StoreError:
         """Update, and keep what came of it, to know whether the next look finds something else."""
         try:
-            if with_patience:
-                snapshot = with_retries(
-                    self._update, attempts=ATTEMPTS, first_delay=FIRST_DELAY, longest_delay=LONGEST_DELAY
-                )
-            else:
-                snapshot = self._update()
+            snapshot = self._patiently_updated() if with_patience else self._update()
         except StoreError as error:
             self._told = str(error)
             return error
         self._told = snapshot.revision
         return snapshot
+
+    def _patiently_updated(self) -> Snapshot:
+        """Try some times, unless that is of no use."""
+
+        def attempt() -> Snapshot | RefusedError:
+            try:
+                return self._update()
+            except RefusedError as error:
+                return error
+
+        found = with_retries(attempt, attempts=ATTEMPTS, first_delay=FIRST_DELAY, longest_delay=LONGEST_DELAY)
+        if isinstance(found, RefusedError):
+            raise found
+        return found
 
     def _update(self) -> Snapshot:
         """Fetch, and read what has changed."""
@@ -155,13 +164,13 @@ class GitStore:
             with self.looks.counted(), Exchange(self.remote, self._options.timeout) as exchange:
                 self._exchange = exchange
                 if self._closed:
-                    raise StoreError("the store is closed")
+                    raise RefusedError("the store is closed")
                 with self._directory.locked(exchange):
                     self._state = self._updated(exchange)
         except StoreError as error:
-            raise StoreError(
-                f"cannot read branch `{self._options.branch}` of `{self.remote}`: {error}"
-            ) from None
+            kind = RefusedError if isinstance(error, RefusedError) else StoreError
+            where = f"branch `{self._options.branch}` of `{self.remote}`"
+            raise kind(f"cannot read {where}: {error}") from None
         finally:
             self._exchange = None
         return self._state.snapshot

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from tests.e2e.certificates import issue
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,14 +42,6 @@ def needed(what: str | None, name: str) -> None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{name} is missing: .ci/run installs it")
         pytest.skip(f"needs {name}")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Repository:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.engine.storage.git_servers import Repository
+from tests.engine.storage.git_servers import Files, Repository
 from tests.engine.storage.killed import Victims, assert_whole, tries, updates
-from tests.engine.storage.test_git import Branch, Files
+from tests.engine.storage.test_git import Branch
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -136,6 +137,24 @@ def test_exit_codes(store: Path, arguments: list[str], code: int, error: str) ->
     result = run(store, *arguments)
     assert result.exit_code == code
     assert error in result.stderr if error else result.stderr == ""
+
+
+def test_an_archive_is_compiled_like_its_directory(
+    store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The same results, tests included; what is refused is said, what is neither is a wrong command line."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    archive = shutil.make_archive(str(elsewhere / "policies"), "gztar", store)
+    from_directory, from_archive = run(store, "-o", "json"), run(archive, "-o", "json")
+    assert from_archive.stdout == from_directory.stdout
+    assert from_archive.exit_code == from_directory.exit_code == 4
+    broken = elsewhere / "broken.zip"
+    broken.write_bytes(b"PK")
+    found = run(broken)
+    assert (found.exit_code, "is broken or not whole" in found.stderr) == (1, True)
+    text = elsewhere / "policies.txt"
+    text.write_text("")
+    assert run(text).exit_code == 2
 
 
 def test_tests_may_be_elsewhere(store: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

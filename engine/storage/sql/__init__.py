@@ -1,0 +1,1 @@
+"""Policies in a relational database, in the tables of Cerbos."""
