@@ -61,7 +61,7 @@ async def test_each_answer_is_counted_once(tmp_path: Path) -> None:
         requests = [
             check_request(url="https://api.example.com/open", token=token),
             check_request(url="https://api.example.com/open", token=token),
-            check_request(url="https://api.example.com/open"),
+            check_request(url="https://api.example.com/open", token="nonsense"),
             check_request(url="https://api.example.com/nowhere"),
             check_request(url="https://api.example.com/a//b"),
         ]
@@ -70,7 +70,7 @@ async def test_each_answer_is_counted_once(tmp_path: Path) -> None:
         await ask(made, b"\xff")
         assert counts(made) == {
             "policy.allowed": 2,
-            "authn.missing": 1,
+            "authn.malformed": 1,
             "route.not_found": 1,
             "path.empty_segment": 1,
             "request.malformed": 1,
