@@ -39,3 +39,7 @@ def outcome(code: str) -> str:
     """Tell what an answer with the reason *code* means to a request: `allow`, `deny` or `error`."""
     status = reason(code).status
     return "allow" if status < 400 else "deny" if status < 500 else "error"
+
+
+LABELS: Final = {code: (outcome(code), code) for code in sorted(COUNTED)}
+"""Outcome and reason of each code, as metrics call them."""

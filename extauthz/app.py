@@ -17,7 +17,7 @@ from engine.model import Effect, Principal
 from engine.rules import Settings
 from engine.storage import StoreError, Watchable, open_store
 from engine.storage.polling import Looking
-from extauthz.answers import outcome
+from extauthz.answers import LABELS
 from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
 from extauthz.decision_ids import decision_ids
 from extauthz.fetch import client
@@ -220,7 +220,7 @@ def _log_warnings(reload: Reload) -> None:
 
 def _decisions(answered: Mapping[str, int]) -> Figures:
     # Those that never happened too: who computes rates misses the first of what begins with it.
-    return {DECISIONS: {(outcome(code), code): count for code, count in answered.items()}}
+    return {DECISIONS: {LABELS[code]: count for code, count in answered.items()}}
 
 
 def _policy_figures(engine: Engine) -> Figures:

@@ -44,6 +44,9 @@ DEFAULT_PROTOCOL: Final = "grpc"
 """As Cerbos has it."""
 
 
+OPENMETRICS: Final = "application/openmetrics-text;version=1.0.0"
+
+
 class Scraped:
     """The metrics in Prometheus's text."""
 
@@ -52,11 +55,15 @@ class Scraped:
         reader = PrometheusMetricReader(
             disable_target_info=True, scope_info_enabled=False, registry=self._registry
         )
-        self._provider = _provider(read, reader)
+        self._read = read
+        self._now: Figures = {}
+        self._provider = _provider(lambda: self._now, reader)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """Return the text, and its media type as chosen from *accept*. One call at a time."""
-        encode, media_type = choose_encoder(accept)
+        """Return the text, and its media type: OpenMetrics if *accept* has it. One call at a time."""
+        # Not *accept* itself: what it calls a version is repeated in the answer, or ends in a TypeError.
+        encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS.partition(";")[0] in accept else "")
+        self._now = self._read()  # once, not for each instrument
         return encode(self._registry), media_type
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pytest
 
     from extauthz.app import App
+    from extauthz.request import HttpRequest
 
 SOURCE = Path(__file__).parents[2] / "extauthz"
 CODE = re.compile(rf"(?:{'|'.join(re.escape(prefix) for prefix, *_ in FAMILIES)}|mapping\.)[a-z_]+")
@@ -82,10 +83,10 @@ async def test_a_client_makes_no_label(tmp_path: Path) -> None:
     async with service(tmp_path) as made:
         before = made.figures()[DECISIONS].keys()
 
-        def match(request: wire.HttpRequest) -> object:
+        def match(request: HttpRequest) -> object:
             raise Refused(f"path.{request.header('x-evil')}")
 
-        made.authorizer._match = match  # type: ignore[assignment,method-assign]  # a mistake of ours, for once
+        made.authorizer._match = match  # type: ignore[assignment]  # a mistake of ours, for once
         await ask(made, check_request(url="https://api.example.com/open", headers={"x-evil": 'a"} 1'}))
         assert counts(made) == {OTHER: 1}
         assert made.figures()[DECISIONS].keys() == before

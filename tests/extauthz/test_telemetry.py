@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 _Servicer: Any = metrics_service_pb2_grpc.MetricsServiceServicer  # the package has no types
+_serve: Any = metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server
 _Response: Any = metrics_service_pb2.ExportMetricsServiceResponse
 
 
@@ -37,9 +38,10 @@ class Collector(_Servicer):  # type: ignore[misc]  # as above
 
     def __init__(self) -> None:
         self.received: queue.Queue[Any] = queue.Queue()
+        self.senders: set[str] = set()
 
     def Export(self, request: Any, context: Any) -> Any:  # noqa: N802  # the method's name in the protocol
-        del context
+        self.senders.add(context.peer())
         self.received.put(request)
         return _Response()
 
@@ -62,7 +64,7 @@ class Collector(_Servicer):  # type: ignore[misc]  # as above
 @contextmanager
 def listening(collector: Collector) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(collector, server)
+    _serve(collector, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"http://127.0.0.1:{port}"
@@ -98,6 +100,7 @@ def test_one_worker_pushes_for_all(transport: str, monkeypatch: pytest.MonkeyPat
             waited(lambda: collector.numbers()["extauthz_decisions"].get(asked) == 5)
             server.signal()
             assert server.exit_code() == 0
+            assert len(collector.senders) == 1
         finally:
             starting.end()
 
@@ -140,6 +143,18 @@ def test_labels_are_escaped() -> None:
     assert value(samples, "extauthz_key_set_keys", key_set=odd) == 2
 
 
+@pytest.mark.parametrize(
+    "accept",
+    ["", "*/*", "text/plain;version=x", "application/openmetrics-text;version=x\xe9", "a;version=2.x,,;=;"],
+)
+def test_whatever_is_accepted_there_is_an_answer(accept: str) -> None:
+    """A header ``accept`` of any kind is answered, and nothing of it is in the answer."""
+    _, media_type = Scraped(tally({}).everything).text(accept)
+    plain, openmetrics = "text/plain; version=0.0.4;", "application/openmetrics-text; version=1.0.0;"
+    assert media_type.startswith(openmetrics if "openmetrics" in accept else plain)
+    assert "x" not in media_type.replace("text", "").partition("version")[2]
+
+
 def test_what_is_gone_is_not_told_any_more() -> None:
     """The revision of before has no sample once another one is in force."""
     own: Figures = {figures.POLICIES: {("a1",): 3}}
@@ -154,9 +169,8 @@ def test_what_is_gone_is_not_told_any_more() -> None:
 
 def test_every_metric_is_documented() -> None:
     """``docs/metrics.md`` lists each metric by its name in Prometheus, with its labels, and no other."""
-    rows = re.findall(
-        r"^\| `(\w+)` \| (counter|gauge) \| ([^|]*) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE
-    )
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge) \| ([^|]*)\|", text, re.MULTILINE)
     written = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     unit = {"": "", "s": "_seconds"}
     assert written == {
@@ -166,3 +180,4 @@ def test_every_metric_is_documented() -> None:
         )
         for family in FAMILIES
     }
+    assert set(re.findall(r"(?:extauthz|cerbos_dev)_\w+", text)) <= written.keys()
