@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from typing import NoReturn
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 
 from extauthz.board import _HEADING, RECORD, Board, TooLongError
-from tests.extauthz.processes import waited
+from tests.extauthz.processes import ROOT, waited
 
 
 def test_a_record_is_read_by_whoever_has_the_descriptor() -> None:
@@ -52,33 +51,43 @@ def test_what_has_no_room_is_refused() -> None:
     assert (len(board.told(0)), board.told(1)) == (RECORD - _HEADING.size, b"b")
 
 
-def _write_for_ever(board: Board, written: int) -> NoReturn:
-    number = written
-    while True:
-        number += 1
-        board.tell(0, b"%d " % number * (1 + number % 977))
+WRITER = """
+import sys, time
+from extauthz.board import Board
+
+board, number, until = Board(1, int(sys.argv[1])), int(sys.argv[2]), time.monotonic() + 60
+while time.monotonic() < until:
+    number += 1
+    board.tell(0, b"%d " % number * (1 + number % 977))
+"""
+"""Writes records that say nothing but their number, until it is killed."""
 
 
 def test_a_writer_may_be_killed_at_any_time() -> None:
     """However often a process is killed while it writes, a whole record is there, and never an older one."""
     board = Board(1)
     last = 0
-    for _ in range(20):
-        child = os.fork()
-        if child == 0:
-            _write_for_ever(board, last)
+    for _ in range(10):
+        writing = subprocess.Popen(  # noqa: S603  # our own script
+            [sys.executable, "-c", WRITER, str(board.file), str(last)], pass_fds=(board.file,), cwd=ROOT
+        )
         try:
-            waited(lambda seen=last: (board.told(0) or b"0 ").split()[0] > b"" and _number(board) > seen)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            until = time.monotonic() + 0.01
-            while time.monotonic() < until:  # reading while it is written
+            last = waited(partial(_later_than, board, last))
+            for _ in range(200):  # reading while it is written
                 now = _number(board)
                 assert now >= last
                 last = now
         finally:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            writing.kill()
+            writing.wait(10)
         assert _number(board) >= last
         last = _number(board)
+
+
+def _later_than(board: Board, number: int) -> int:
+    """Return the number of the record if it is a later one, else 0."""
+    now = _number(board)
+    return now if now > number else 0
 
 
 def _number(board: Board) -> int:

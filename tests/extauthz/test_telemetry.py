@@ -22,12 +22,13 @@ from extauthz.readiness import Status
 from extauthz.tally import Tally
 from extauthz.telemetry import Scraped, otlp_exporter
 from tests.extauthz.processes import Client, Start, waited
-from tests.extauthz.scraped import parsed, value
+from tests.extauthz.scraped import parsed, scrape, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+ALLOWED = {"outcome": "allow", "reason": "policy.allowed"}
 _Servicer: Any = metrics_service_pb2_grpc.MetricsServiceServicer  # the package has no types
 _serve: Any = metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server
 _Response: Any = metrics_service_pb2.ExportMetricsServiceResponse
@@ -103,6 +104,24 @@ def test_one_worker_pushes_for_all(transport: str, monkeypatch: pytest.MonkeyPat
             assert len(collector.senders) == 1
         finally:
             starting.end()
+
+
+def test_a_collector_that_is_not_there_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its collector the service answers, and stops with 0 before the last push is given up."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "100")  # longer than the test may take
+    starting = Start("grpcio")
+    try:
+        server = starting()
+        server.wait_until_ready()
+        with Client(server.grpc) as client:
+            assert client.ask()
+        assert value(scrape(server.http), "extauthz_decisions_total", **ALLOWED) == 1
+        server.signal()
+        assert server.exit_code() == 0
+    finally:
+        starting.end()
 
 
 def test_http_protobuf_is_the_other_protocol() -> None:
