@@ -13,7 +13,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY engine engine
 COPY extauthz extauthz
 COPY envoy/envoy.yaml envoy/envoy.yaml
-RUN ["/opt/extauthz/bin/pip", "install", "--no-cache-dir", ".[envoy]"]
+RUN ["/opt/extauthz/bin/pip", "install", "--no-cache-dir", ".[envoy,stores]"]
 
 FROM python:3.13-slim
 COPY --from=build /opt/extauthz /opt/extauthz

@@ -22,7 +22,7 @@ from engine.definitions import Scope
 from engine.document import Fault, did_you_mean
 from engine.expressions import environment
 from engine.globs import Matcher, is_literal, matcher, rule_matcher
-from engine.library import BODY_NAMES, Library, kind_matcher, needs_consent
+from engine.library import BODY_NAMES, Library, kind_matcher, needs_consent, outline
 from engine.load import PolicyError
 from engine.model import Effect
 from engine.module import Module
@@ -41,8 +41,9 @@ from engine.rules import (
 from engine.schema import Schemas, schema_faults
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
+    from engine.advice.warnings import Attached
     from engine.cel import Environment
     from engine.conditions import Match
     from engine.document import Document, Path
@@ -70,17 +71,25 @@ def compile_policies(
     return Compiler(settings or Settings()).compile(policies, schemas)
 
 
+def environment_of(settings: Settings) -> Environment:
+    """Make the environment that a compiler with *settings* compiles expressions in."""
+    # Where schemas are enforced, what expressions do with attributes is asked of nearly all of them.
+    inspect = uses if settings.schema_enforcement != "none" else None
+    return environment(runtime_action=settings.runtime_action, inspect=inspect)
+
+
 class Compiler:
     """Compiles the states of a store one after the other, each time only what has changed."""
 
     def __init__(self, settings: Settings, *, schemas: Schemas | None = None) -> None:
         self._settings = settings
-        # Where schemas are enforced, what expressions do with attributes is asked of nearly all of them.
-        inspect = uses if settings.schema_enforcement != "none" else None
-        self._environment = environment(runtime_action=settings.runtime_action, inspect=inspect)
+        self.environment = environment_of(settings)
+        """What expressions are compiled in."""
         self._kept: dict[p.Policy, _Kept] = {}
         self._schemas = schemas or Schemas()
         self._adviser = Adviser()
+        self._last: _Compiled | None = None
+        """The last state that had no faults."""
 
     def compile(self, policies: Iterable[p.Policy], schemas: Mapping[str, bytes] | None = None) -> RuleTable:
         """Compile *policies* to a rule table; disabled ones are treated as not there.
@@ -91,8 +100,9 @@ class Compiler:
             PolicyError: with every fault of every file.
 
         """
+        self._last = None
         library = Library(policies)
-        state = _State(library, self._settings, self._environment, self._kept)
+        state = _State(library, self._settings, self.environment, self._kept)
         results = [state.result(policy) for policy in library.policies]
         self._kept = state.kept
         self._schemas = self._schemas.updated(schemas or {})
@@ -111,21 +121,50 @@ class Compiler:
         if faults:
             raise PolicyError(faults)
         compiled = (found.compiled for found in results if found.compiled)
-        warnings = sorted((*unused, *self._warnings(library, results)))
-        return RuleTable(compiled, self._settings, self._schemas, tuple(warnings))
-
-    def _warnings(self, library: Library, results: Iterable[_Kept]) -> tuple[Fault, ...]:
-        """Return what looks like a mistake; schemas are looked into only where they are enforced."""
-        checked = self._settings.schema_enforcement != "none"
-        subjects = []
-        for policy, found in zip(library.policies, results, strict=True):
-            asked = root_schemas(policy, library) if checked else None
-            schemas = attached(asked, self._schemas) if asked else {}
-            subjects.append(Subject(policy, found.compiled, found.roles, found.scope, schemas))
-        warnings = self._adviser.warnings(subjects)
+        subjects = map(functools.partial(self._subject, library), library.policies, results)
+        warnings = sorted((*unused, *self._adviser.warnings(subjects)))
         for policy in library.policies:
             policy.document.forget_nodes()
-        return warnings
+        table = RuleTable(compiled, self._settings, self._schemas, tuple(warnings))
+        self._last = _Compiled(library, state.kept, table, tuple(unused))
+        return table
+
+    def replaced(self, table: RuleTable, policies: Mapping[p.Policy, p.Policy]) -> RuleTable | None:
+        """Return *table* with other policies in the place of some; this is fast.
+
+        Returns ``None`` where there is more to it: *table* is not the last one that was made, something is
+        wrong, or a difference matters to other policies. Then :meth:`compile` all of them.
+        """
+        last = self._last
+        if last is None or last.table is not table:
+            return None
+        if any(outline(before) != outline(after) for before, after in policies.items()):
+            return None
+        policies = {before: after for before, after in policies.items() if not before.disabled}
+        library = last.library.replaced(policies)
+        gone, concerned = _concerned(policies, last.kept)
+        state = _State(library, self._settings, self.environment, {})
+        state.kept = dict(last.kept)
+        for policy in gone:
+            del state.kept[policy]
+        results = [state.result(policy) for policy in concerned]
+        if any(found.faults for found in (*results, *(last.kept[policy] for policy in gone))):
+            return None
+        self._kept = state.kept
+        subjects = map(functools.partial(self._subject, library), concerned, results)
+        warnings = sorted((*last.unused, *self._adviser.updated(gone, subjects)))
+        for policy in concerned:
+            policy.document.forget_nodes()
+        table = table.replaced((found.compiled for found in results if found.compiled), tuple(warnings))
+        self._last = _Compiled(library, state.kept, table, last.unused)
+        return table
+
+    def _subject(self, library: Library, policy: p.Policy, found: _Kept) -> Subject:
+        """Return what is to be looked at for mistakes; schemas only where they are enforced."""
+        checked = self._settings.schema_enforcement != "none"
+        asked = root_schemas(policy, library) if checked else None
+        schemas = attached(asked, self._schemas) if asked else _NO_SCHEMAS
+        return Subject(policy, found.compiled, found.roles, found.scope, schemas)
 
     def _schema_faults(self, policies: Iterable[p.Policy]) -> Iterator[Fault]:
         """Yield what is wrong with the attribute schemas of all policies, also of those in a scope."""
@@ -152,6 +191,22 @@ def _used_sets(library: Library) -> set[str]:
     return used
 
 
+def _concerned(
+    policies: Mapping[p.Policy, p.Policy], kept: Mapping[p.Policy, _Kept]
+) -> tuple[Collection[p.Policy], Collection[p.Policy]]:
+    """Return what has to be forgotten when policies are replaced, and what to be compiled again.
+
+    A policy that imports a set is compiled again when the set is another one.
+    """
+    sets = {policy for policy in policies if isinstance(policy.body, p.ImportedSet)}
+    importers = [
+        policy
+        for policy, found in (kept.items() if sets else ())
+        if found.needs and policy not in policies and not sets.isdisjoint(found.needs)
+    ]
+    return {*policies, *importers}, [*policies.values(), *importers]
+
+
 def root_schemas(policy: p.Policy, library: Library) -> p.Schemas | None:
     """Return the schemas for a resource policy: those of the policy without a scope, as in Cerbos."""
     body = policy.body
@@ -159,6 +214,16 @@ def root_schemas(policy: p.Policy, library: Library) -> p.Schemas | None:
         return None
     root = library.get(names.resource_key(body.resource, body.version)) if body.scope else policy
     return root.body.schemas if root is not None and isinstance(root.body, p.ResourcePolicy) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A state that had no faults, and what is wrong with sets that nothing imports."""
+
+    library: Library
+    kept: dict[p.Policy, _Kept]
+    table: RuleTable
+    unused: tuple[Fault, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +425,8 @@ class _Unit:
         message = f'Derived role "{name}" is defined in more than one import: {listed}'
         self.module.report(AMBIGUOUS_DERIVED_ROLE, message)
 
+
+_NO_SCHEMAS: Mapping[str, Attached] = {}
 
 _SETS: Mapping[str, tuple[Callable[[str], str], type[p.ImportedSet]]] = {
     "constants": (names.export_constants_key, p.ExportConstants),

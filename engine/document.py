@@ -73,20 +73,25 @@ class DocumentError(Exception):
 class Document:
     """One document of a file: its plain *value*, and where each part of it stands."""
 
-    __slots__ = ("_composed", "_places", "_position", "_text", "file", "value")
+    __slots__ = ("_composed", "_content", "_places", "file", "position", "value")
 
-    def __init__(self, file: str, value: Any, text: str, position: int) -> None:
+    def __init__(self, file: str, value: Any, content: str | bytes, position: int) -> None:
+        """*content* is that of the whole file, in which the document is the one at *position*, from 0."""
         self.file = file
         self.value = value
-        self._text = text
-        self._position = position
+        self.position = position
+        self._content = content
         self._composed: yaml.Node | None = None
-        self._places: dict[tuple[Path, bool], Place] = {}
+        self._places: dict[tuple[Path, bool], Place] | None = None
+
+    @property
+    def _text(self) -> str:
+        return _decoded(self._content, self.file)
 
     @property
     def _root(self) -> yaml.Node:
         if self._composed is None:
-            self._composed = list(_nodes(self._text))[self._position]
+            self._composed = list(_nodes(self._text))[self.position]
         return self._composed
 
     def forget_nodes(self) -> None:
@@ -105,11 +110,13 @@ class Document:
         place. Keys match in lowerCamel as well as in snake case. What was found is remembered: a failing
         expression names its place in each decision.
         """
-        found = self._places.get((path, key))
+        places = self._places
+        if places is None:
+            places = self._places = {}
+        found = places.get((path, key))
         if found is None:
             node, key_node = self._find(path)
-            found = _start(key_node if key and key_node is not None else node)
-            self._places[path, key] = found
+            found = places[path, key] = _start(key_node if key and key_node is not None else node)
         return found
 
     def token(self, path: Path) -> Place:
@@ -196,7 +203,7 @@ def parse_all(text: str | bytes, file: str) -> list[Document]:
         raise DocumentError([_syntax_fault(error, source, file)]) from None
     except _TooDeepError as error:
         raise DocumentError([_marked_fault(error.mark, error.message, file)]) from None
-    return [_document(node, source, file, position) for position, node in enumerate(nodes)]
+    return [_document(node, source, text, file, position) for position, node in enumerate(nodes)]
 
 
 def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.6) -> str:
@@ -353,13 +360,16 @@ def _marked_fault(mark: yaml.Mark, message: str, file: str) -> Fault:
 # -- nodes to values ---------------------------------------------------------------------------------------
 
 
-def _document(node: yaml.Node, text: str, file: str, position: int) -> Document:
-    reader = _Reader(file, aliased="*" in text and "&" in text)
+def _document(node: yaml.Node, text: str, content: str | bytes, file: str, position: int) -> Document:
+    reader = _Reader(file, aliased="*" in text and _ANCHOR.search(text) is not None)
     value = reader.read(node)
     if reader.faults:
         raise DocumentError(reader.faults)
-    return Document(file, value, text, position)
+    return Document(file, value, content, position)
 
+
+_ANCHOR = re.compile(r"&[0-9A-Za-z_-]")
+"""What there is wherever the parser sees an anchor; ``a && b`` is none."""
 
 _YAML_TAG = "tag:yaml.org,2002:"
 _COLLECTION_TAGS = (QUOTED, _YAML_TAG + "map", _YAML_TAG + "seq")

@@ -15,18 +15,21 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from engine.artefacts.cache import CacheSettings
+from engine.artefacts.workshop import Workshop
 from engine.cel import Timestamp
 from engine.check import check as decide
 from engine.compile import IMPORT_NOT_FOUND, UNKNOWN_DERIVED_ROLE, Compiler
 from engine.decider import Deciders, together
 from engine.definitions import UNDEFINED_CONSTANT, UNDEFINED_VARIABLE
 from engine.document import Fault
-from engine.load import PolicyError, load_policy
+from engine.load import PolicyError
 from engine.model import NO_AUX_DATA, CheckInput, json_value
 from engine.rules import RuleTable, Settings
-from engine.storage import Snapshot, Store, StoreError, Watchable, open_store
+from engine.storage import Snapshot, Store, StoreError, Telling, Watchable, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -100,6 +103,7 @@ class Engine:
         """*revision* is what the store calls the state that *table* was made of."""
         self._table = table
         self._revision = revision
+        self._snapshot = Snapshot({})
         self._store = store
         self._loader = loader or Loader(table.settings)
         self._listeners = [on_reload] if on_reload else []
@@ -117,11 +121,15 @@ class Engine:
         watch: bool = False,
         settings: Settings | None = None,
         on_reload: Callable[[Reload], None] | None = None,
+        cache: CacheSettings | str | os.PathLike[str] | None = None,
+        processes: int | None = None,
         **options: Any,
     ) -> Engine:
         """Load the policies of a directory; with *watch*, follow its changes.
 
-        *options* are fields of :class:`Settings`, for those who give no *settings*.
+        *cache* is a directory of this user's alone in which what policies compile to is kept; *processes* is
+        how many compile a large number of policies together, by default one for each processor. *options* are
+        fields of :class:`Settings`, for those who give no *settings*.
 
         Raises:
             PolicyError: with every fault of every policy.
@@ -130,7 +138,12 @@ class Engine:
         """
         store = open_store("disk", {"directory": os.fspath(directory), "watchForChanges": watch})
         return cls.from_store(
-            store, settings=settings or Settings(**options), on_reload=on_reload, watch=watch
+            store,
+            settings=settings or Settings(**options),
+            on_reload=on_reload,
+            watch=watch,
+            cache=cache,
+            processes=processes,
         )
 
     @classmethod
@@ -141,18 +154,23 @@ class Engine:
         settings: Settings | None = None,
         on_reload: Callable[[Reload], None] | None = None,
         watch: bool = False,
+        cache: CacheSettings | str | os.PathLike[str] | None = None,
+        processes: int | None = None,
     ) -> Engine:
         """Load the policies of a store; with *watch*, follow its changes if the store can be watched.
+
+        *cache* and *processes* are as for :meth:`from_directory`.
 
         Raises:
             PolicyError: with every fault of every policy.
             StoreError: the store cannot be read.
 
         """
-        loader = Loader(settings or Settings())
+        loader = Loader(settings or Settings(), cache=cache, processes=processes)
         snapshot = store.read()
         table = loader.table(snapshot)
         engine = cls(table, store=store, loader=loader, on_reload=on_reload, revision=snapshot.revision)
+        engine._snapshot = snapshot
         if watch and isinstance(store, Watchable):
             store.watch(engine.reload)
         return engine
@@ -251,6 +269,31 @@ class Engine:
         """What became of the last attempt to load: when, whether it went well, what was wrong."""
         return self._status
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """The state of the store that is in force; an empty one when there is no store."""
+        return self._snapshot
+
+    @property
+    def policies(self) -> Mapping[str, Policy]:
+        """The policies of the state that is in force, by path, as they are written."""
+        with self._lock:
+            return self._loader.policies(self._snapshot)
+
+    def try_out(self, snapshot: Snapshot) -> tuple[Fault, ...]:
+        """Tell what is wrong with a state that the store may come to have; it is not put in force."""
+        with self._lock:
+            try:
+                self._loader.table(snapshot)
+            except PolicyError as error:
+                return error.faults
+            return ()
+
+    @property
+    def notice(self) -> str:
+        """What the store has to say about the state in force, such as that it comes from a fallback."""
+        return self._store.notice() if isinstance(self._store, Telling) else ""
+
     def replace(self, table: RuleTable) -> None:
         """Put another table in force; checks under way end with the one they began with."""
         self._table = table
@@ -284,7 +327,7 @@ class Engine:
         changed = table is not self._table
         if changed:
             self._table = table
-        self._revision = snapshot.revision
+        self._revision, self._snapshot = snapshot.revision, snapshot
         return self._result(started, changed=changed)
 
     def _read(self, store: Store) -> Snapshot:
@@ -318,10 +361,30 @@ CONSEQUENCES = frozenset((UNKNOWN_DERIVED_ROLE, UNDEFINED_CONSTANT, UNDEFINED_VA
 class Loader:
     """Turns states of a store into rule tables; what has not changed is not read or compiled again."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        cache: CacheSettings | str | os.PathLike[str] | None = None,
+        processes: int | None = None,
+    ) -> None:
+        """*cache* and *processes* are as for :meth:`Engine.from_directory`."""
         self._compiler = Compiler(settings)
+        if cache is not None and not isinstance(cache, CacheSettings):
+            cache = CacheSettings(Path(cache))
+        self._workshop = Workshop(settings, self._compiler.environment, cache, processes)
         self._files: dict[str, _File] = {}
+        self._faulty: set[str] = set()
+        """The files that no policy can be read from."""
         self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
+
+    def policies(self, snapshot: Snapshot) -> dict[str, Policy]:
+        """Return the policies of a state by path, as they are written; what was read last is kept."""
+        known = self._files
+        files = (
+            (path, self._file(path, content, known.get(path))) for path, content in snapshot.files.items()
+        )
+        return {path: file.policy for path, file in files if file.policy is not None}
 
     def table(self, snapshot: Snapshot) -> RuleTable:
         """Return the table for a state; the same object as before when no policy and no schema has changed.
@@ -330,15 +393,28 @@ class Loader:
             PolicyError: with every fault of every policy.
 
         """
-        with _collector_paused():
-            return self._table(snapshot)
+        changed = self._changed(snapshot.files)
+        with _collector_paused(), self._workshop.at_work(changed):
+            return self._table(snapshot, changed)
 
-    def _table(self, snapshot: Snapshot) -> RuleTable:
-        self._files = {path: self._file(path, content) for path, content in snapshot.files.items()}
-        faults = (*snapshot.faults, *(fault for file in self._files.values() for fault in file.faults))
+    def _changed(self, contents: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Return the files that were not there when files were last read, or were other objects."""
+        known = self._files
+        return {
+            path: content
+            for path, content in contents.items()
+            if (before := known.get(path)) is None or before.content is not content
+        }
+
+    def _table(self, snapshot: Snapshot, changed: Mapping[str, bytes]) -> RuleTable:
+        self._read(snapshot.files, changed)
+        faults = (*snapshot.faults, *(fault for path in self._faulty for fault in self._files[path].faults))
+        if not faults:
+            like_before = self._table_like_before(snapshot)
+            if like_before is not None:
+                self._built = self._files, snapshot.schemas, like_before
+                return like_before
         policies = [file.policy for file in self._files.values() if file.policy is not None]
-        if self._built is not None and not faults and self._built[:2] == (self._files, snapshot.schemas):
-            return self._built[2]
         try:
             table = self._compiler.compile(policies, snapshot.schemas)
         except PolicyError as error:
@@ -353,12 +429,35 @@ class Loader:
         self._built = self._files, snapshot.schemas, table
         return table
 
-    def _file(self, path: str, content: bytes) -> _File:
-        before = self._files.get(path)
+    def _table_like_before(self, snapshot: Snapshot) -> RuleTable | None:
+        """Return the table when nothing is new but the contents of files, or nothing at all."""
+        if self._built is None:
+            return None
+        before, schemas, table = self._built
+        if before.keys() != self._files.keys() or schemas != snapshot.schemas:
+            return None
+        replaced = [(before[path], file) for path, file in self._files.items() if before[path] is not file]
+        if not replaced:
+            return table
+        policies = {old.policy: new.policy for old, new in replaced if old.policy and new.policy}
+        return self._compiler.replaced(table, policies) if len(policies) == len(replaced) else None
+
+    def _read(self, contents: Mapping[str, bytes], changed: Mapping[str, bytes]) -> None:
+        """Read what is new; a file whose content is the same keeps its policy."""
+        known = self._files
+        read = {path: self._file(path, content, known.get(path)) for path, content in changed.items()}
+        if known.keys() == contents.keys():
+            self._files = known | read
+        else:
+            self._files = {path: read.get(path) or known[path] for path in contents}
+        still = {path for path in self._faulty - read.keys() if path in contents}
+        self._faulty = still | {path for path, file in read.items() if file.faults}
+
+    def _file(self, path: str, content: bytes, before: _File | None) -> _File:
         if before is not None and before.content == content:
             return before
         try:
-            return _File(content, load_policy(content, path))
+            return _File(content, self._workshop.policy(content, path))
         except PolicyError as error:
             return _File(content, None, error.faults)
 

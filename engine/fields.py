@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -150,13 +151,17 @@ class OneOf:
             reading.misshapen(message, (*path, found[1]), key=True, hint=hint)
 
 
+NAME = 32
+"""Texts of so many characters are likely to be names that other policies have too: they are shared."""
+
+
 # -- readers of values -------------------------------------------------------------------------------------
 
 
 def text(reading: Reading, value: Any, path: Path) -> str:
     """Read a string; an integer or boolean written without quotes is taken as it is written."""
     if isinstance(value, str):
-        return value
+        return sys.intern(value) if len(value) <= NAME else value
     if value is None:
         return ""
     if isinstance(value, int):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine import names
 from engine import policy as p
@@ -11,7 +12,7 @@ from engine.document import Fault
 from engine.globs import Matcher, is_glob, matcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 DUPLICATE_DEFINITION = "duplicate definition"
 MISSING_POLICY = "missing policy definition"
@@ -47,6 +48,30 @@ def needs_consent(body: p.Body) -> bool:
     return permissions is p.ScopePermissions.REQUIRE_PARENTAL_CONSENT
 
 
+def outline(policy: p.Policy) -> tuple[object, ...]:
+    """Return everything that matters to other policies, but for what importers take from a set.
+
+    As long as the outlines stay the same, so do the rules that several files have to keep together.
+    """
+    return (
+        policy.file,
+        policy.key,
+        policy.disabled,
+        policy.imports,
+        *_OUTLINES[type(policy.body)](policy.body),
+    )
+
+
+_OUTLINES: Mapping[type, Callable[[Any], tuple[object, ...]]] = {
+    p.ResourcePolicy: lambda body: (body.resource, body.scope_permissions, body.schemas),
+    p.PrincipalPolicy: lambda body: (body.principal, body.scope_permissions),
+    p.RolePolicy: lambda body: (body,),
+    p.DerivedRoles: lambda body: (body.name,),
+    p.ExportVariables: lambda body: (body.name,),
+    p.ExportConstants: lambda body: (body.name,),
+}
+
+
 class Library:
     """All enabled policies by key, and the faults that concern several files at once."""
 
@@ -60,6 +85,14 @@ class Library:
         self._role_rules = self._index_role_rules()
         self._check_ancestors()
         self._check_scope_permissions()
+
+    def replaced(self, policies: Mapping[p.Policy, p.Policy]) -> Library:
+        """Return a library in which other policies stand in for some, each with the same :func:`outline`."""
+        library = copy.copy(self)
+        by_key = self._by_key | {policy.key: policy for policy in policies.values()}
+        library._by_key = by_key  # noqa: SLF001 - of the same class
+        library.policies = tuple(by_key.values())
+        return library
 
     def get(self, key: str) -> p.Policy | None:
         """Return the policy with *key*."""

@@ -333,5 +333,43 @@ def _imports(body: Body) -> Iterator[str]:
         yield from map(names.export_variables_key, body.variables.imports)
 
 
+def expressions_of(part: object) -> Iterator[str]:
+    """Yield the texts of all expressions in a policy, or in a part of one."""
+    if isinstance(part, Policy):
+        yield from expressions_of(part.body)
+        yield from part.variables.values()
+    elif isinstance(part, Expr):
+        yield part.text
+    elif isinstance(part, OutputRule):
+        yield from filter(None, (part.rule_activated, part.when.condition_not_met))
+    elif isinstance(part, Variables):
+        yield from part.local.values()
+    elif isinstance(part, ExportVariables):
+        yield from part.definitions.values()
+    elif isinstance(part, tuple):
+        for one in part:
+            yield from expressions_of(one)
+    elif isinstance(part, _WITH_EXPRESSIONS):
+        for field_name in part.__dataclass_fields__:
+            yield from expressions_of(getattr(part, field_name))
+
+
+_WITH_EXPRESSIONS = (
+    All,
+    Any_,
+    Condition,
+    DerivedRoles,
+    None_,
+    PrincipalAction,
+    PrincipalPolicy,
+    PrincipalRule,
+    ResourcePolicy,
+    ResourceRule,
+    RoleDefinition,
+    RolePolicy,
+    RoleRule,
+)
+
+
 ImportedSet = DerivedRoles | ExportVariables | ExportConstants
 """Policies that decide nothing by themselves: others import them by name."""

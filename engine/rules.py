@@ -19,7 +19,7 @@ from engine import names
 from engine.cel import EvaluationError
 from engine.conditions import clauses_of
 from engine.model import NO_MATCH, Effect, Evaluation, JsonValue
-from engine.policy import ScopePermissions
+from engine.policy import ResourcePolicy, RolePolicy, ScopePermissions
 from engine.targets import Memo, Stage, Target
 
 if TYPE_CHECKING:
@@ -293,16 +293,18 @@ class RuleTable:
         self._memo = Memo()
         self.attributes = self._attached()
         """What is asked of attributes, by kind and version; empty when that is not enforced."""
-        self.reads_action = settings.runtime_action and any(
+        self.reads_action = self._asks_for_action(self.policies.values())
+        """What is found out for one action may not hold for another."""
+        self.is_observed = False
+        """Conditions have to be asked as they are: someone listens (:mod:`engine.observed`)."""
+
+    def _asks_for_action(self, policies: Iterable[CompiledPolicy]) -> bool:
+        return self.settings.runtime_action and any(
             "runtime" in clause.expression.identifiers
-            for policy in self.policies.values()
+            for policy in policies
             for row in policy.rows
             for clause in row.clauses
         )
-        """What is found out for one action may not hold for another."""
-
-        self.is_observed = False
-        """Conditions have to be asked as they are: someone listens (:mod:`engine.observed`)."""
 
     def with_settings(self, settings: Settings) -> RuleTable:
         """Return a table of the same compiled policies that answers by other *settings*; this is cheap.
@@ -319,6 +321,32 @@ class RuleTable:
         table._memo = Memo()  # noqa: SLF001 - of the same class; a chain of scopes depends on the settings
         table.attributes = table._attached()  # noqa: SLF001 - of the same class
         return table
+
+    def replaced(self, policies: Iterable[CompiledPolicy], warnings: tuple[Fault, ...]) -> RuleTable:
+        """Return a table in which *policies* stand in for those with the same keys; this is cheap.
+
+        What they say to other policies has to be the same as before (:func:`engine.library.outline`).
+        """
+        table = copy.copy(self)
+        table.warnings = warnings
+        table._memo = Memo()  # noqa: SLF001 - of the same class; targets hold rules
+        table.policies = dict(self.policies)
+        table._resources = dict(self._resources)  # noqa: SLF001 - of the same class
+        table._principals = dict(self._principals)  # noqa: SLF001 - of the same class
+        table._roles = {place: dict(roles) for place, roles in self._roles.items()}  # noqa: SLF001 - as above
+        for policy in policies:
+            table._replace(policy)
+        return table
+
+    def _replace(self, policy: CompiledPolicy) -> None:
+        self.policies[policy.key] = policy
+        if isinstance(policy.policy.body, RolePolicy):
+            self._roles[policy.version, policy.scope][policy.name] = policy
+        else:
+            of_resource = isinstance(policy.policy.body, ResourcePolicy)
+            index = self._resources if of_resource else self._principals
+            index[policy.name, policy.version, policy.scope] = policy
+        self.reads_action = self.reads_action or self._asks_for_action((policy,))
 
     def with_policies(self, policies: Iterable[CompiledPolicy]) -> RuleTable:
         """Return a table of other compiled policies with the same settings and schemas."""

@@ -17,6 +17,8 @@ from engine.model import Effect, Principal
 from engine.rules import Settings
 from engine.storage import StoreError, Watchable, open_store
 from engine.storage.polling import Looking
+from extauthz.admin.calls import Admin
+from extauthz.admin.credentials import Gate
 from extauthz.answers import LABELS
 from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
 from extauthz.decision_ids import decision_ids
@@ -50,7 +52,7 @@ from extauthz.pdp import Pdp, RequestLimits
 from extauthz.pdp.auxdata import AuxDataReader
 from extauthz.pdp.cors import ANY, DEFAULT_HEADERS, Cors
 from extauthz.pdp.rest import Limits as BodyLimits
-from extauthz.pdp.service import PdpService
+from extauthz.pdp.service import AdminService, PdpService
 from extauthz.readiness import Component, Status
 from extauthz.routes import RouteTable
 from extauthz.sources import HttpSource
@@ -58,7 +60,7 @@ from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, Proble
 from extauthz.worker import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import httpx
 
@@ -91,6 +93,7 @@ class App:
         key_sets: KeySets,
         http: httpx.AsyncClient,
         pdp: PdpService | None = None,
+        admin: AdminParts | None = None,
         store: StoreFigures | None = None,
     ) -> None:
         """*watched* is the store of the engine's policies, None when its changes are not to be followed."""
@@ -101,6 +104,12 @@ class App:
         self._watched = watched
         self._key_sets = key_sets
         self._http = http
+        self._admin = admin
+
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        """Call *tell* when the admin API has changed or reloaded policies: others beside us are to reload."""
+        if self._admin is not None:
+            self._admin.calls.share_reloads(tell)
 
     async def start(self) -> None:
         """Load the keys, and follow policies and keys. Missing keys do not stop it; readiness tells."""
@@ -111,6 +120,8 @@ class App:
 
     async def stop(self) -> None:
         """Let go of watches and connections."""
+        if self._admin is not None:
+            self._admin.close()
         await asyncio.gather(
             asyncio.to_thread(self._engine.close), self._key_sets.stop(), self._http.aclose()
         )
@@ -126,7 +137,9 @@ class App:
 
     def readiness(self) -> Status:
         """Tell whether there are policies and keys to decide by; what is old but in force is ready."""
-        return Status((_policies(self._engine.status), *map(_key_set, self._key_sets.status())))
+        return Status(
+            (_policies(self._engine.status, self._engine.notice), *map(_key_set, self._key_sets.status()))
+        )
 
     def figures(self) -> Figures:
         """Tell what was counted since the start, and how things are now."""
@@ -149,16 +162,21 @@ def build(settings: config.Config) -> App:
 
     """
     http = client(MAX_CONNECTIONS)
-    store = open_store(settings.storage.driver, settings.storage.chosen.options())
-    engine = Engine.from_store(store, settings=engine_settings(settings.engine, settings.attribute_schemas))
+    store = open_store(settings.storage.driver, settings.storage.options())
+    engine = Engine.from_store(
+        store,
+        settings=engine_settings(settings.engine, settings.attribute_schemas),
+        cache=settings.engine.cache.settings,
+    )
     _log_warnings(engine.status)
     key_sets = {keys.id: _made_key_set(keys, http) for keys in settings.aux_data.jwt.key_sets}
     authorizer = _authorizer(settings, engine, key_sets, http)
     follows = settings.storage.chosen.follows
     watched = store if follows and isinstance(store, Watchable) else None
-    pdp = _pdp(settings, engine, key_sets) if settings.serves_pdp else None
+    admin = _admin(settings, engine, store)
+    pdp = _service(settings, _pdp(settings, engine, key_sets) if settings.serves_pdp else None, admin)
     told = StoreFigures(settings.storage.driver, store)
-    return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp, told)
+    return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp, admin, told)
 
 
 def built(settings: config.Config) -> App:
@@ -177,12 +195,13 @@ def built(settings: config.Config) -> App:
 # --- readiness --------------------------------------------------------------------------------------------
 
 
-def _policies(reload: Reload) -> Component:
+def _policies(reload: Reload, notice: str) -> Component:
     loaded = f"{reload.policies} {'policy' if reload.policies == 1 else 'policies'}"
     if reload.revision:
         loaded += f" of revision {reload.revision}"
     if reload.ok:
-        return Component("policies", ready=True, detail=loaded)
+        detail = f"{loaded}; {notice}" if notice else loaded
+        return Component("policies", ready=True, detail=detail)
     faults = "; ".join(map(str, reload.faults))
     return Component("policies", ready=True, detail=f"{loaded} of before are in force: {faults}")
 
@@ -279,19 +298,30 @@ def engine_settings(engine: config.EngineSettings, schemas: config.Schema) -> Se
 # --- the PDP API ------------------------------------------------------------------------------------------
 
 
-def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]) -> PdpService:
-    jwt, server = settings.aux_data.jwt, settings.server
+def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]) -> Pdp:
+    jwt, limits = settings.aux_data.jwt, settings.server.request_limits
     reader = AuxDataReader(
         key_sets,
         leeway=jwt.acceptable_time_skew.total_seconds(),
         verify=not jwt.disable_verification,
     )
-    limits = RequestLimits(
-        server.request_limits.max_actions_per_resource, server.request_limits.max_resources_per_request
+    return Pdp(
+        engine,
+        reader,
+        decision_ids(),
+        evaluation=settings.pdp_evaluation,
+        limits=RequestLimits(limits.max_actions_per_resource, limits.max_resources_per_request),
     )
-    pdp = Pdp(engine, reader, decision_ids(), evaluation=settings.pdp_evaluation, limits=limits)
+
+
+def _service(settings: config.Config, pdp: Pdp | None, admin: AdminParts | None) -> PdpService | None:
+    """Put together what both ports serve beside Envoy's calls; None when that is nothing."""
+    if pdp is None and admin is None:
+        return None
+    server = settings.server
     return PdpService(
         pdp,
+        admin=None if admin is None else AdminService(admin.calls.answers(), admin.gate.admit),
         cors=_cors(server.cors),
         body_limits=BodyLimits(
             server.advanced.grpc.max_recv_msg_size_bytes, server.advanced.http.read_timeout.total_seconds()
@@ -300,6 +330,28 @@ def _pdp(settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet]
         explain=settings.pdp.explain,
         log_payloads=server.log_request_payloads,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AdminParts:
+    """What the admin API consists of: its calls, and who lets callers pass."""
+
+    calls: Admin
+    gate: Gate
+
+    def close(self) -> None:
+        """Let go of their threads."""
+        self.calls.close()
+        self.gate.close()
+
+
+def _admin(settings: config.Config, engine: Engine, store: Store) -> AdminParts | None:
+    given = settings.server.admin_api
+    credentials = given.credentials
+    if credentials is None:
+        return None
+    calls = Admin(engine, store, settings.storage.driver, accept_incomplete=given.accept_incomplete)
+    return AdminParts(calls, Gate(credentials))
 
 
 def _cors(cors: config.Cors) -> Cors | None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from extauthz.bundling.command import bundle
 from extauthz.compiling.command import compile_policies
+from extauthz.ctl.commands import ctl
 from extauthz.diffing.command import diff_policies
 from extauthz.explaining import explain_decisions
 from extauthz.logs import FORMATS, LEVELS
@@ -145,6 +147,8 @@ def check_config(file: Path) -> None:
 main.add_command(compile_policies)
 main.add_command(diff_policies)
 main.add_command(explain_decisions)
+main.add_command(ctl)
+main.add_command(bundle)
 
 
 # --- envoy-config, envoy ----------------------------------------------------------------------------------

@@ -33,9 +33,12 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from engine.artefacts.cache import MAX_BYTES as CACHE_BYTES
+from engine.artefacts.cache import CacheSettings
 from engine.document import Document, DocumentError, Fault
 from engine.document import parse as parse_document
 from extauthz import blocks, slots
+from extauthz.admin.credentials import LEAST_COST, Credentials, HashError, check_hash, read_hash
 from extauthz.blocks import (
     Block,
     Complaint,
@@ -56,6 +59,7 @@ from extauthz.sources import UrlTemplate
 from extauthz.storage_blocks import LATER_DRIVERS, DiskStorage, Storage
 from extauthz.transport.address import Address, AddressError
 
+MAKE_HASH = "`extauthz ctl password-hash`"
 Bytes = Annotated[int, Field(ge=1, le=1 << 30)]
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
@@ -179,15 +183,48 @@ class RequestLimits(Block):
     max_resources_per_request: Annotated[int, Field(ge=1, le=500)] = 50
 
 
+class AdminCredentials(Block):
+    """The one user of the admin API."""
+
+    username: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^:\x00-\x1f]+$")] = "cerbos"
+    password_hash: str | None = None
+    """Base64 of a bcrypt hash; looked at when the API is enabled."""
+
+
 class AdminApi(Block):
-    """Cerbos's admin API, which is not there yet."""
+    """Cerbos's admin API: policies and schemas in the store."""
 
     enabled: bool = False
-    admin_credentials: Any = None
+    admin_credentials: AdminCredentials = AdminCredentials()
+    allow_plaintext: bool = False
+    """Ours: the password may come over connections without TLS, also from other machines."""
+    accept_incomplete: bool = False
+    """Ours: policies may be put before others that they need, as Cerbos lets them."""
 
     def _complaints(self) -> Iterator[Complaint]:
-        if self.enabled:
-            yield ("enabled",), "there is no admin API yet: remove `adminAPI`, or set `enabled: false`"
+        given = self.admin_credentials.password_hash
+        if not self.enabled:
+            return
+        if given is None:
+            told = (
+                "the admin API needs a password of its own, as there is no default: set "
+                f"`adminCredentials.passwordHash`, which {MAKE_HASH} makes"
+            )
+            yield ("enabled",), told
+            return
+        try:
+            check_hash(read_hash(given))
+        except HashError as error:
+            told = f"{error}: {MAKE_HASH} makes one of a password of yours"
+            yield ("adminCredentials", "passwordHash"), told
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Who may use it; None when it is not enabled."""
+        given = self.admin_credentials
+        if not self.enabled or given.password_hash is None:
+            return None
+        return Credentials(given.username, read_hash(given.password_hash))
 
 
 class Server(Block):
@@ -212,11 +249,43 @@ class Server(Block):
     metrics_enabled: bool = True
     playground_enabled: Any = None
 
+    def _complaints(self) -> Iterator[Complaint]:
+        admin = self.admin_api
+        if not admin.enabled or admin.allow_plaintext or self.tls is not None:
+            return
+        listening = (("grpcListenAddr", self.grpc_listen_addr), ("httpListenAddr", self.http_listen_addr))
+        for key, address in listening:
+            if not Address.parse(address).is_local:
+                told = (
+                    f"the password would come without TLS from other machines (`{key}: {address}`): set "
+                    "`tls`, listen on the loopback or a unix socket, or set `adminAPI.allowPlaintext: true`"
+                )
+                yield ("adminAPI", "enabled"), told
+
 
 # --- engine, schema, audit --------------------------------------------------------------------------------
 
 Evaluation = Literal["safe", "strict", "lenient"]
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+class PolicyCache(Block):
+    """Ours: where what policies compile to is kept, so that the next start need not compile them again."""
+
+    enabled: bool = True
+    directory: str = ""
+    """Empty: ``extauthz`` in the user's directory for caches."""
+    max_bytes: Annotated[int, Field(ge=1024 * 1024, le=1 << 36)] = CACHE_BYTES
+
+    @property
+    def settings(self) -> CacheSettings | None:
+        """What the engine is told; ``None`` where nothing is kept."""
+        if not self.enabled:
+            return None
+        if self.directory:
+            return CacheSettings(FilePath(self.directory).absolute(), self.max_bytes)
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - does not raise
+        return CacheSettings(FilePath(home, "extauthz"), self.max_bytes) if os.path.isabs(home) else None  # noqa: PTH117
 
 
 class EngineSettings(Block):
@@ -231,6 +300,7 @@ class EngineSettings(Block):
     """Ours: what a condition that fails at run time does. See :attr:`mode`."""
     runtime_action: bool = False
     """Ours: policies may read ``runtime.action``, which Cerbos does not know."""
+    cache: PolicyCache = PolicyCache()
     cel_error_log_level: Any = None
     policy_loader_timeout: Any = None
     num_workers: Any = None
@@ -1161,7 +1231,6 @@ class Config(Block):
 
 NO_EFFECT: Mapping[Path, str] = {
     ("server", "playgroundEnabled"): "there is no playground",
-    ("server", "adminAPI", "adminCredentials"): "there is no admin API yet",
     ("server", "advanced", "http", "readHeaderTimeout"): "`idleTimeout` ends such connections",
     ("server", "advanced", "http", "writeTimeout"): "answers are small, and never wait for a slow reader",
     ("engine", "celErrorLogLevel"): "conditions that fail are part of the decision",
@@ -1285,6 +1354,7 @@ def _warnings(config: Config, value: Any, document: Document) -> Iterator[Fault]
     if not config.ext_authz.routes and ("ext_authz" in config.model_fields_set or not config.serves_pdp):
         yield document.fault("there are no routes: every request will be denied", ("extAuthz", "routes"))
     yield from _pdp_warnings(config, value, document)
+    yield from _admin_warnings(config, document)
     for index, keys in enumerate(config.aux_data.jwt.key_sets):
         if keys.remote is not None and not _is_confidential(keys.remote.url):
             path = ("auxData", "jwt", "keySets", index, "remote", "url")
@@ -1313,6 +1383,21 @@ def _pdp_warnings(config: Config, value: Any, document: Document) -> Iterator[Fa
         if _at(value, *map(str, path)) is not None:
             reason = "the PDP API is not served (`pdp: {enabled: true}` serves it)"
             yield document.fault(f"`{path[-1]}` has no effect here: {reason}", path, key=True)
+
+
+def _admin_warnings(config: Config, document: Document) -> Iterator[Fault]:
+    admin = config.server.admin_api
+    if not admin.enabled:
+        return
+    path = ("server", "adminAPI")
+    if admin.allow_plaintext and config.server.tls is None:
+        told = "the password of the admin API comes without TLS: whoever is on the way can read it"
+        yield document.fault(told, (*path, "allowPlaintext"))
+    credentials = admin.credentials
+    if credentials is not None and credentials.cost < LEAST_COST:
+        cost = credentials.cost
+        told = f"whoever gets this hash soon has the password: its cost is {cost}, {LEAST_COST} is usual"
+        yield document.fault(told, (*path, "adminCredentials", "passwordHash"))
 
 
 def _is_confidential(url: str) -> bool:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from extauthz.board import Board, State
-from extauthz.hosted import LEAVE, PLACE, RELOAD, Place
+from extauthz.hosted import LEAVE, PLACE, RELOAD, RELOADED, Place
 from extauthz.transport import envoy
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ LOOK: Final = 1.0
 """Seconds between two looks at the certificate files."""
 KILLED: Final = 1
 """Exit code when Envoy did not end by itself."""
+MAX_LINE: Final = 64 * 1024
+"""Bytes that are kept of a line that does not end."""
 SCRATCH: Final = Path("/dev/shm")  # noqa: S108  # in memory; a directory of our own is made in it
 
 _LEVELS: Final = {
@@ -107,6 +109,8 @@ class _EnvoyWorker:
         self._directory = directory
         self._material = None if plan.certificates is None else plan.certificates.current()
         self._control, self._inside = socket.socketpair()
+        self._listening = True
+        """Whether the Python inside Envoy may still say something."""
         self._stops = 0
         self._reload = False
         self._told = 0
@@ -174,8 +178,9 @@ class _EnvoyWorker:
         """Sleep until something happens, and deal with what can be read."""
         timeouts = [self._kill_at - time.monotonic(), LOOK if self._material is not None else float("inf")]
         timeout = max(min(timeouts), 0)
-        sources = [woken, self._control.fileno(), *log.descriptors]
+        sources = [woken, *log.descriptors]
         sources += [] if self._parent is None else [self._parent]
+        sources += [self._control.fileno()] if self._listening else []
         ready = select.select(sources, [], [], None if timeout == float("inf") else timeout)[0]
         if woken in ready:
             with contextlib.suppress(BlockingIOError):
@@ -189,11 +194,14 @@ class _EnvoyWorker:
         log.read()
 
     def _hear(self) -> None:
-        """Take the exit code that the Python inside Envoy says before it ends."""
+        """Take what the Python inside Envoy says: that all workers are to reload, and at its end its code."""
         with contextlib.suppress(BlockingIOError, OSError):
             said = self._control.recv(1, socket.MSG_DONTWAIT)
-            if said:
+            if said == RELOADED:
+                os.kill(os.getppid(), signal.SIGHUP)
+            elif said:
                 self._code = said[0]
+            self._listening = bool(said)
 
     def _pass_on_reload(self) -> None:
         if self._reload:
@@ -273,6 +281,9 @@ class _Log:
                 lines.append(self._rest)
             for line in lines:
                 self._log(line)
+            if len(self._rest) > MAX_LINE:
+                self._log(self._rest)
+                self._rest = b""
 
     def _log(self, line: bytes) -> None:
         name, level, message = _parsed(line)

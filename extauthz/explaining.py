@@ -206,7 +206,7 @@ class Wanted:
             raise RefusedError(str(error)) from None
         mode = config.pdp_evaluation if config.serves_pdp else config.engine.mode
         settings = replace(engine_settings(config.engine, config.attribute_schemas), evaluation=mode)
-        return open_store(config.storage.driver, config.storage.chosen.options()), settings
+        return open_store(config.storage.driver, config.storage.options()), settings
 
 
 # -- the command -------------------------------------------------------------------------------------------

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
+import re
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,6 +32,7 @@ from extauthz.certificates import Certificates
 from extauthz.transport.address import Address, listen
 from extauthz.transport.asgi import GrpcApplication
 from extauthz.transport.calls import QUIET, Options
+from extauthz.transport.envoy import PYTHON
 from extauthz.worker import Ports, StartError, Worker, explain
 
 if TYPE_CHECKING:
@@ -50,9 +54,15 @@ CONFIG: Final = "EXTAUTHZ_CONFIG"
 
 RELOAD: Final = b"r"
 LEAVE: Final = b"l"
+RELOADED: Final = b"\xff"
+"""Says to the other process that policies were changed by hand: all workers are to reload."""
 
 SETTLED: Final = 0.05
 """Seconds between two looks whether Envoy has sent all answers."""
+LINGER: Final = 2.0
+"""Seconds after the first GOAWAY in which clients close their connections; one without a request in all that
+time hears of none, and is closed with the process."""
+_ACTIVE: Final = re.compile(r"downstream_(cx|rq)_active: (\d+)")
 ADMIN_TIMEOUT: Final = 5.0
 
 
@@ -131,8 +141,8 @@ class HostedPort:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._until_quiet(loop.time() + timeout / 2)
+                self.application.end()  # whoever watches health is told, and holds nothing up
                 await self._send_away()
-        self.application.end()
 
     async def _until_quiet(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()
@@ -146,11 +156,16 @@ class HostedPort:
         if self._admin is None:
             return
         async with _administration(self._admin) as admin:
-            await admin.post("/drain_listeners?graceful&skip_exit")
+            await admin.post("/drain_listeners")  # whoever connects anew finds another process on the port
+            await admin.post("/drain_listeners?graceful&skip_exit")  # from now on answers come with GOAWAY
+            loop = asyncio.get_running_loop()
+            idle_from = loop.time() + LINGER
             seen = -1
-            while not self._at_once.is_set() and (
-                seen != self.application.received or self.unanswered or await _answering(admin)
-            ):
+            while not self._at_once.is_set():
+                active = await _active(admin)
+                busy = seen != self.application.received or self.unanswered or active.get("rq", 0)
+                if not busy and (not active.get("cx", 0) or loop.time() > idle_from):
+                    return
                 seen = self.application.received
                 await asyncio.sleep(SETTLED)
 
@@ -172,13 +187,15 @@ async def _listens(admin: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _answering(admin: httpx.AsyncClient) -> bool:
-    """Tell whether Envoy still has to send something; Check only, as watches of health never end."""
+async def _active(admin: httpx.AsyncClient) -> dict[str, int]:
+    """Count requests (``rq``) and connections (``cx``) that Envoy still has; none when it does not answer."""
     try:
-        stats = (await admin.get("/stats", params={"filter": r"^http\.grpc\.downstream_rq_active$"})).text
+        stats = (
+            await admin.get("/stats", params={"filter": r"^http\.grpc\.downstream_(cx|rq)_active$"})
+        ).text
     except httpx.TransportError:
-        return False
-    return stats.strip() not in {"", "http.grpc.downstream_rq_active: 0"}
+        return {}
+    return {kind: int(count) for kind, count in _ACTIVE.findall(stats)}
 
 
 class Hosted:
@@ -200,6 +217,7 @@ class Hosted:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        sys.executable = os.environ.get(PYTHON, sys.executable)
         place = Place.read()
         _log(place)
         try:
@@ -239,7 +257,16 @@ class Hosted:
 
         board = Board(1) if place is None else Board(place.workers, place.board)
         index = 0 if place is None else place.index
-        return Worker(_ports(settings, place), loaded.build, board, index, grpc=grpc, leave_on=())
+        tell = None if place is None else functools.partial(_tell_workers, place.control)
+        return Worker(
+            _ports(settings, place), loaded.build, board, index, grpc=grpc, leave_on=(), tell_workers=tell
+        )
+
+
+def _tell_workers(control: int) -> None:
+    """Ask the process beside this Envoy to have all workers reload."""
+    with contextlib.suppress(OSError):  # it is gone, and so are we soon
+        os.write(control, RELOADED)
 
 
 async def _not_started(scope: Scope, receive: Receive, send: Send) -> None:

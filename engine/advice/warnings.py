@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine import policy as p
 from engine.advice.shape import Found, Missing, shape
@@ -88,25 +88,52 @@ class Subject:
         return len(mine) == len(theirs) and all(map(operator.is_, mine, theirs))
 
 
+class _Said(NamedTuple):
+    subject: Subject
+    faults: tuple[Fault, ...]
+
+
 class Adviser:
     """Looks at compiled policies; what was said of one is said again as long as it is the same."""
 
     def __init__(self) -> None:
-        self._said: dict[p.Policy, tuple[Subject, tuple[Fault, ...]]] = {}
+        self._said: dict[p.Policy, _Said] = {}
+        self._told: dict[p.Policy, tuple[Fault, ...]] = {}
+        """The faults of those policies that have any."""
         self._uses: dict[str, Uses] = {}
         self._shapes: dict[tuple[Schema, Attribute], Missing | Found | None] = {}
 
     def warnings(self, subjects: Iterable[Subject]) -> tuple[Fault, ...]:
         """Return everything there is to say, by file and place."""
-        said: dict[p.Policy, tuple[Subject, tuple[Fault, ...]]] = {}
+        said: dict[p.Policy, _Said] = {}
         for subject in subjects:
             before = self._said.get(subject.policy)
-            known = before if before is not None and before[0].is_as(subject) else None
-            said[subject.policy] = known or (subject, tuple(dict.fromkeys(self._advice(subject))))
-        self._said = said
+            known = before if before is not None and before.subject.is_as(subject) else None
+            said[subject.policy] = known or self._say(subject)
+        return self._conclude(said, {policy: each.faults for policy, each in said.items() if each.faults})
+
+    def updated(self, gone: Iterable[p.Policy], subjects: Iterable[Subject]) -> tuple[Fault, ...]:
+        """Return everything there is to say when only *subjects* are new and policies *gone* are away."""
+        said, told = dict(self._said), dict(self._told)
+        for policy in gone:
+            said.pop(policy, None)
+            told.pop(policy, None)
+        for subject in subjects:
+            said[subject.policy] = found = self._say(subject)
+            if found.faults:
+                told[subject.policy] = found.faults
+        return self._conclude(said, told)
+
+    def _say(self, subject: Subject) -> _Said:
+        return _Said(subject, tuple(dict.fromkeys(self._advice(subject))))
+
+    def _conclude(
+        self, said: dict[p.Policy, _Said], told: dict[p.Policy, tuple[Fault, ...]]
+    ) -> tuple[Fault, ...]:
+        self._said, self._told = said, told
         self._uses.clear()
         self._shapes.clear()
-        return tuple(sorted(fault for _, faults in said.values() for fault in faults))
+        return tuple(sorted(fault for faults in told.values() for fault in faults))
 
     def _advice(self, subject: Subject) -> Iterator[Fault]:
         yield from _patterns(subject.policy)

@@ -39,7 +39,18 @@ def built(
     definition: ast.FunctionDef, file: str, names: dict[str, Any], constants: tuple[object, ...]
 ) -> Callable[..., Any]:
     """Make a Python function whose last parameters are bound to *constants*."""
+    return function(compiled(definition, file), names, constants)
+
+
+def compiled(definition: ast.FunctionDef, file: str) -> types.CodeType:
+    """Return the code of a function, which says in tracebacks that it stands in *file*."""
     module = ast.Module([definition], [])
     code = compile(module, file, "exec", dont_inherit=True, optimize=0)
-    body = next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return types.FunctionType(body, names, definition.name, constants)
+    return next(constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+
+
+def function(
+    code: types.CodeType, names: dict[str, Any], constants: tuple[object, ...]
+) -> Callable[..., Any]:
+    """Make a Python function of its code; its last parameters are bound to *constants*."""
+    return types.FunctionType(code, names, code.co_name, constants)

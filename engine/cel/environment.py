@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import functools
+import hashlib
 import itertools
+import logging
 import re
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from engine.cel import codegen, library, runtime, wellknown
+from engine.cel import codegen, library, portable, runtime, shapes, wellknown
 from engine.cel.block import BlockChecker
 from engine.cel.checks import Survey, survey
 from engine.cel.codegen import Generated, Vocabulary
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from engine.cel.nodes import Node, Span
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CONVERSIONS = {
     "bool": "to_bool",
@@ -74,6 +81,20 @@ class Place:
     excerpt: str
 
 
+class KeptPrograms(Protocol):
+    """Keeps compiled expressions by their texts, for environments that are alike."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it wants what is compiled; else it only gives what it has."""
+
+    def get(self, text: str) -> tuple[bytes | memoryview, Any] | None:
+        """Return the form of :mod:`engine.cel.portable` and the findings, ``None`` when there are none."""
+
+    def put(self, text: str, data: bytes, findings: Any) -> None:
+        """Keep them."""
+
+
 def vocabulary(records: Sequence[Record], namespaces: Collection[str]) -> Vocabulary:
     """Return what code can refer to that is generated for expressions over *records* and *namespaces*."""
     return Vocabulary(
@@ -119,6 +140,10 @@ class Environment:
         self._namespaces = dict.fromkeys(namespaces, NAMESPACE_TYPE)
         self._vocabulary = vocabulary(records, namespaces)
         self._programs: weakref.WeakValueDictionary[str, Program] = weakref.WeakValueDictionary()
+        self._shapes: dict[str, tuple[shapes.Shape | None, portable.Parts | None] | None] = {}
+        """What came of each shape that has come again; ``None`` for those that have come once."""
+        self.kept: KeptPrograms | None = None
+        """Where compiled expressions are kept beyond the life of this process, if that is so."""
 
     def compile(self, text: str, name: str = "<expression>") -> Expression:
         """Compile *text*; equal texts share their code.
@@ -129,22 +154,91 @@ class Environment:
         """
         program = self._programs.get(text)
         if program is None:
-            program = self._programs[text] = self._program(text)
+            program = self._programs[text] = self._unpacked(text) or self._compiled(text)
         return Expression(text, name, program)
 
-    def _program(self, text: str) -> Program:
+    def _compiled(self, text: str) -> Program:
+        listing = Listing(_file(text), text)
+        # What is found out about an expression speaks of its constants too: then each is looked into.
+        parts = self._filled(text, listing.file) if self._inspect is None else None
+        findings = None
+        if parts is None:
+            root, parts = self._parts(text, listing.file)
+            findings = None if self._inspect is None else self._inspect(root)
+        if self.kept is not None and self.kept.keeps:
+            data = portable.packed(parts, self._vocabulary.readers)
+            if data is not None:
+                self.kept.put(text, data, findings)
+                # Code that was packed holds on to a copy of its bytes for ever; what is unpacked does not.
+                parts = portable.unpacked(data, self._vocabulary.readers)
+        return self._program(listing, parts, findings)
+
+    def _parts(self, text: str, file: str) -> tuple[Node, portable.Parts]:
         root, found = self._checked(text)
         generated = self._generated(text, root)
-        listing = Listing(f"<cel {next(_numbers)}>", text)
+        code = codegen.compiled(generated.definition, file)
+        identifiers, references = frozenset(found.identifiers), frozenset(found.references)
+        return root, (
+            code,
+            generated.constants,
+            str(root.type),
+            identifiers,
+            references,
+            generated.uses_now,
+        )
+
+    def _filled(self, text: str, file: str) -> portable.Parts | None:
+        """Return *text* compiled by way of another of its shape, ``None`` if that is not possible."""
+        outline = shapes.outline(text)
+        if outline is None:
+            return None
+        if outline.left not in self._shapes:
+            if len(self._shapes) >= shapes.REMEMBERED:
+                self._shapes.clear()
+            self._shapes[outline.left] = None
+            return None
+        known = self._shapes[outline.left]
+        if known is None:
+            known = self._shapes[outline.left] = self._shape(text, outline)
+        shape, parts = known
+        if shape is None or parts is None:
+            return None
+        return (shape.filled(outline.literals, file), *parts[1:])
+
+    def _shape(self, text: str, outline: shapes.Outline) -> tuple[shapes.Shape | None, portable.Parts | None]:
+        """Compile a shape that has come a second time."""
+        stand_ins = outline.stand_ins()
+        try:
+            root, parts = self._parts(outline.with_constants(text, stand_ins), "<cel>")
+        except CompileError:
+            return None, None  # then neither is any other text of this shape valid; each says so itself
+        return shapes.shape(root, parts[0], parts[1], stand_ins), parts
+
+    def _unpacked(self, text: str) -> Program | None:
+        """Return what *text* was compiled to before, ``None`` if that is not kept."""
+        kept = None if self.kept is None else self.kept.get(text)
+        if kept is None:
+            return None
+        data, findings = kept
+        try:
+            parts = portable.unpacked(data, self._vocabulary.readers)
+        except Exception:  # whatever it is that was kept, it is no expression
+            logger.warning("a compiled expression that was kept cannot be used", exc_info=True)
+            return None
+        return self._program(Listing(parts[0].co_filename, text), parts, findings)
+
+    def _program(self, listing: Listing, parts: portable.Parts, findings: Any) -> Program:
+        code, constants, result_type, identifiers, references, uses_now = parts
+        function = codegen.function(code, GLOBALS, (listing, *constants))
         return Program(
-            function=codegen.build(generated, listing, GLOBALS),
-            listing=listing,
-            result_type=str(root.type),
-            identifiers=frozenset(found.identifiers),
-            references=frozenset(found.references),
-            uses_now=generated.uses_now,
-            environment=self,
-            findings=None if self._inspect is None else self._inspect(root),
+            function,
+            listing,
+            _shared(result_type),
+            _shared(identifiers),
+            _shared(references),
+            uses_now,
+            self,
+            findings,
         )
 
     def nodes(self, text: str) -> Node:
@@ -171,7 +265,16 @@ class Environment:
             raise CompileError([Issue(1, 1, "expression is nested too deeply")]) from None
 
 
-_numbers = itertools.count(1)
+@functools.lru_cache(maxsize=4_096)
+def _shared(value: T) -> T:
+    """Return an equal value, the same for all expressions: most use the same few attributes."""
+    return value
+
+
+def _file(text: str) -> str:
+    """Return the name of the file that code of *text* says it stands in: the same in every process."""
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=10).digest()
+    return f"<cel {int.from_bytes(digest)}>"
 
 
 def _issue(text: str, span: Span, message: str) -> Issue:

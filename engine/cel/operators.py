@@ -334,7 +334,7 @@ def matches(generator: Generator, node: nodes.Call) -> Part:
     at, pattern = Syntax(node.span), node.arguments[1]
     if not isinstance(pattern, nodes.Const) or not isinstance(pattern.value, str):
         return generator.library_call(node)
-    text, found = generator.gone_through(node.arguments[0]), generator.constant(regex.matcher(pattern.value))
+    text, found = generator.gone_through(node.arguments[0]), generator.constant(regex.literal(pattern.value))
     if text.type == STRING:
         return Part(at.call(found, text.tree), BOOL, text.total)
     held = generator.fresh("held")

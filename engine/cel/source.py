@@ -40,11 +40,12 @@ NAME = re.compile(r"[`A-Za-z_]")
 class Source:
     """One text, its lines and its tokens. Offsets count code points."""
 
-    __slots__ = ("_closed", "_ends", "_lines", "_starts", "text")
+    __slots__ = ("_closed", "_ends", "_is_plain", "_lines", "_starts", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self._lines = [0, *(found.end() for found in re.finditer("\n", text))]
+        self._is_plain = len(self._lines) == 1 and text.isascii()
         tokens = [found.span() for found in TOKEN.finditer(text) if found.lastgroup != "blank"]
         self._starts = [start for start, _ in tokens]
         self._ends = dict(tokens)
@@ -52,8 +53,11 @@ class Source:
 
     def span(self, start: int, end: int) -> Span:
         """Return the span from *start* to *end*; both are brought inside of the text."""
-        start = min(max(start, 0), len(self.text))
-        end = min(max(end, start), len(self.text))
+        length = len(self.text)
+        if self._is_plain and 0 <= start <= end <= length:
+            return Span(1, start, 1, end)
+        start = min(max(start, 0), length)
+        end = min(max(end, start), length)
         return Span(*self._place(start), *self._place(end))
 
     def token(self, start: int) -> Span:
@@ -122,6 +126,11 @@ def _brackets(text: str, tokens: Iterable[tuple[int, int]]) -> dict[int, int]:
 
 def around(*spans: Span) -> Span:
     """Return the smallest span that holds all *spans*."""
+    if len(spans) == 2 and spans[0].line == spans[0].end_line == spans[1].line == spans[1].end_line:
+        one, other = spans
+        first = one if one.column <= other.column else other
+        last = one if one.end_column >= other.end_column else other
+        return Span(one.line, first.column, one.line, last.end_column)
     start = min((span.line, span.column) for span in spans)
     end = max((span.end_line, span.end_column) for span in spans)
     return Span(*start, *end)

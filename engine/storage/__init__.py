@@ -81,6 +81,17 @@ class Watchable(Protocol):
         """Call *changed*, from a thread of the store, whenever policies may have changed, until closed."""
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A store that can hand out a state although not all is well with it."""
+
+    def notice(self) -> str:
+        """Say what a person should know about the state that was handed out last; nothing when all is well.
+
+        It is called often, from any thread, and must neither wait nor raise.
+        """
+
+
 # --- what a store can do beyond being read ----------------------------------------------------------------
 
 
@@ -230,9 +241,12 @@ class Driver:
 
 DRIVERS: Mapping[str, Driver] = {
     "disk": Driver("engine.storage.disk:DiskStore"),
+    "blob": Driver("engine.storage.blob:BlobStore", extra="blob"),
+    "bundle": Driver("engine.storage.bundle.store:BundleStore"),
     "git": Driver("engine.storage.git.store:GitStore", extra="git"),
     "sqlite3": Driver("engine.storage.sql.sqlite3:SqliteStore", extra="sqlite3"),
     "postgres": Driver("engine.storage.sql.postgres:PostgresStore", extra="postgres"),
+    "overlay": Driver("engine.storage.overlay:OverlayStore"),
     "mysql": Driver("engine.storage.sql.mysql:MysqlStore", extra="mysql"),
 }
 

@@ -5,6 +5,10 @@ suits Kubernetes' ConfigMaps).
 
 People and tools do not replace a directory in one step. A state is handed out only when nothing changed while
 it was read and the last change is a moment ago; a file that has just become empty is given time to be filled.
+
+A reading looks at every file, but for one that the watch asks for: where it has seen nothing but files being
+written, only those are looked at again. A whole reading follows as soon as there is rest, so that nothing
+stays unseen should the watch have missed something.
 """
 
 from __future__ import annotations
@@ -22,15 +26,23 @@ import watchfiles
 from engine.document import MAX_BYTES, Fault
 from engine.storage import Snapshot, StoreError
 from engine.storage.archive import ArchiveStore, is_archive
-from engine.storage.tree import MISPLACED_SCHEMAS, SCHEMAS, enters, is_misplaced, is_policy_file, is_schema
+from engine.storage.tree import (
+    MISPLACED_SCHEMAS,
+    SCHEMAS,
+    counts,
+    enters,
+    is_misplaced,
+    is_policy_file,
+    is_schema,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-QUIET = 0.05
+QUIET = 0.03
 """Seconds without a change after which a burst of edits counts as over."""
 
-PATIENCE = 40
+PATIENCE = 70
 """How often a reading is repeated because of changes; then the last consistent state is handed out."""
 
 FILLING = 0.5
@@ -62,6 +74,9 @@ class _Read:
         return self.stamp == stamp and self.at - stamp.modified > _TICK
 
 
+MANY = 256
+"""So many files written at once are found again by a whole reading."""
+
 _TICK = 100_000_000
 _NANOSECONDS = 1_000_000_000
 
@@ -72,6 +87,11 @@ class DiskStore:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self._read_before: dict[str, _Read] = {}
+        self._state: _State | None = None
+        """The last state handed out, if what has changed since is known."""
+        self._written: frozenset[str] | None = None
+        """What the watch, whose thread alone uses this, has seen change; ``None``: possibly everything."""
+        self._reading = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -102,12 +122,19 @@ class DiskStore:
             StoreError: the directory cannot be read, or never comes to rest.
 
         """
-        for _ in range(PATIENCE):
-            snapshot = self._read_once()
-            if snapshot is not None:
-                return snapshot
-            time.sleep(QUIET)
+        with self._reading:
+            written, before, self._state = self._known_changes(), self._state, None
+            for _ in range(PATIENCE):
+                state = self._read_once(before, written)
+                if state is not None:
+                    self._state = state
+                    return state.snapshot
+                time.sleep(QUIET)
         raise StoreError(f"`{self.directory}` keeps changing while it is read")
+
+    def _known_changes(self) -> frozenset[str] | None:
+        """Return the files that alone have to be looked at, ``None`` when it is all of them."""
+        return self._written if threading.current_thread() is self._thread else None
 
     def close(self) -> None:
         """Stop watching."""
@@ -115,21 +142,25 @@ class DiskStore:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
 
-    def _read_once(self) -> Snapshot | None:
-        """Return the state, ``None`` when it is changing."""
-        listing = self._list()
-        if self._read_before and self._is_moving(listing.stamps):
+    def _read_once(self, before: _State | None, written: frozenset[str] | None) -> _State | None:
+        """Return the state, ``None`` when it is changing; *written* is all that can differ from *before*."""
+        listing = None if before is None or written is None else self._list_again(before.listing, written)
+        looked_at = frozenset() if listing is None or written is None else written
+        listing = listing or self._list()
+        stamps = {path: listing.stamps[path] for path in looked_at} if looked_at else listing.stamps
+        if self._read_before and self._is_moving(stamps):
             return None
         try:
-            read = {path: self._content(path, stamp) for path, stamp in listing.stamps.items()}
+            read = {path: self._content(path, stamp) for path, stamp in stamps.items()}
         except OSError:
             return None  # gone, or not there yet
         if not self._is_unchanged(read):
             return None
-        self._read_before = read
-        schemas = {path: found.content for path, found in read.items() if is_schema(path)}
-        files = {path: found.content for path, found in read.items() if path not in schemas}
-        return Snapshot(files, schemas, listing.faults)
+        if before is None or not looked_at:
+            self._read_before = read
+            return _State(listing, _snapshot(read, listing.faults))
+        self._read_before = {**self._read_before, **read}
+        return _State(listing, _updated(before.snapshot, read))
 
     def _is_unchanged(self, read: Mapping[str, _Read]) -> bool:
         """Tell whether the files are still as they were listed, if any had to be read.
@@ -172,18 +203,36 @@ class DiskStore:
 
     # -- walking -------------------------------------------------------------------------------------------
 
+    def _list_again(self, listing: _Listing, written: frozenset[str]) -> _Listing | None:
+        """Return *listing* with the present stamps of files *written*, ``None`` if there is more to it.
+
+        That is so if one of them was no file then, or is none now: directories may have come or gone.
+        """
+        stamps = dict(listing.stamps)
+        for path in written:
+            try:
+                found = (self.directory / path).lstat()
+            except OSError:
+                return None
+            if path not in stamps or not stat.S_ISREG(found.st_mode):
+                return None
+            stamps[path] = _stamp(found)
+        return _Listing(stamps, listing.faults)
+
     def _list(self) -> _Listing:
         stamps: dict[str, Stamp] = {}
         faults: list[Fault] = []
+        linked = (self.directory / SCHEMAS).is_symlink()
         try:
             for entry, path in self._walk(self.directory, "", faults):
                 found = entry.stat()
+                linked = linked or entry.is_symlink()
                 if stat.S_ISREG(found.st_mode):
                     stamps[path] = _stamp(found)
         except OSError as error:
             reason = f"cannot read `{error.filename or self.directory}`: {error.strerror}"
             raise StoreError(reason) from error
-        return _Listing(stamps, tuple(faults))
+        return _Listing(stamps, tuple(faults), linked)
 
     def _walk(
         self, directory: Path, prefix: str, faults: list[Fault]
@@ -222,17 +271,62 @@ class DiskStore:
 
     def _watch_directory(self, changed: Callable[[], object], identity: tuple[int, int]) -> None:
         """Watch until the directory is replaced by another one, or the store is closed."""
-        first = True
+        # What happened before the watch was set up was not seen: look once in any case.
+        whole_is_due, first = True, True
         try:
             for changes in self._changes():
-                # What happened before the watch was set up was not seen: look once in any case.
-                if changes or first or self._identity() != identity:
+                replaced = self._identity() != identity
+                written = None if first or replaced or not changes else self._files_among(changes)
+                if written is None and (changes or whole_is_due or replaced):
                     changed()
-                first = False
-                if self._identity() != identity:
+                    whole_is_due, first = False, False
+                elif written is not None:
+                    whole_is_due = True
+                    self._look_at(written, changed)
+                if replaced or self._identity() != identity:
                     return
         except OSError:
             self._stop.wait(LOOK_AROUND)
+
+    def _look_at(self, written: frozenset[str], changed: Callable[[], object]) -> None:
+        """Call *changed*, with a reading that looks at no files but those *written*."""
+        self._written = written
+        try:
+            if written:
+                changed()
+        finally:
+            self._written = None
+
+    def _files_among(self, changes: set[tuple[watchfiles.Change, str]]) -> frozenset[str] | None:
+        """Return the known files among *changes*, ``None`` if there may be more to them.
+
+        Files that do not count are left out: what editors and tools write beside the one that is meant.
+        """
+        state = self._state
+        if state is None or state.listing.linked or len(changes) > MANY:
+            return None
+        found = set()
+        for _, name in changes:
+            path = self._inside(name)
+            if path in state.listing.stamps:
+                found.add(path)
+            elif not path or not self._is_beside(path, state.listing):
+                return None
+        return frozenset(found)
+
+    def _inside(self, name: str) -> str:
+        """Return the path in the store of what the watch calls *name*, empty if it is not inside."""
+        path = os.path.relpath(name, self.directory)
+        return "" if path == os.curdir or path.startswith(os.pardir) else path.replace(os.sep, "/")
+
+    def _is_beside(self, path: str, listing: _Listing) -> bool:
+        """Tell whether at *path* is, or was, a file that does not count: no directory, and no link to one."""
+        if counts(path):
+            return False
+        try:
+            return stat.S_ISREG((self.directory / path).lstat().st_mode)
+        except OSError:
+            return not any(known.startswith(f"{path}/") for known in listing.stamps)
 
     def _changes(self) -> Iterator[set[Any]]:
         return watchfiles.watch(
@@ -258,6 +352,30 @@ class DiskStore:
 class _Listing:
     stamps: Mapping[str, Stamp]
     faults: tuple[Fault, ...]
+    linked: bool = False
+    """A file or directory is reached by a link: what changes behind it is told under another name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What was handed out, and the files as they were then."""
+
+    listing: _Listing
+    snapshot: Snapshot
+
+
+def _snapshot(read: Mapping[str, _Read], faults: tuple[Fault, ...]) -> Snapshot:
+    schemas = {path: found.content for path, found in read.items() if is_schema(path)}
+    files = {path: found.content for path, found in read.items() if path not in schemas}
+    return Snapshot(files, schemas, faults)
+
+
+def _updated(before: Snapshot, read: Mapping[str, _Read]) -> Snapshot:
+    """Return the state in which the files that were *read* again have their present contents."""
+    files, schemas = dict(before.files), dict(before.schemas)
+    for path, found in read.items():
+        (schemas if is_schema(path) else files)[path] = found.content
+    return Snapshot(files, schemas, before.faults)
 
 
 def _counts(name: str, path: str) -> bool:

@@ -42,7 +42,7 @@ class Recipe:
 
     def table(self) -> RuleTable:
         """Compile it."""
-        return Loader(self.settings).table(self.snapshot)
+        return Loader(self.settings, processes=1).table(self.snapshot)
 
 
 @dataclass(frozen=True, slots=True)

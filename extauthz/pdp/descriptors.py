@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2, wrappers_pb2
 
 from extauthz.pdp.schema import Kind, Shape, message_type
 
@@ -26,6 +26,7 @@ _TYPES: Final[Mapping[Kind, descriptor_pb2.FieldDescriptorProto.Type.ValueType]]
     Kind.BYTES: FieldProto.TYPE_BYTES,
     Kind.BOOL: FieldProto.TYPE_BOOL,
     Kind.INT: FieldProto.TYPE_INT32,
+    Kind.UINT: FieldProto.TYPE_UINT32,
     Kind.LONG: FieldProto.TYPE_UINT64,
     Kind.ENUM: FieldProto.TYPE_ENUM,
     Kind.JSON: FieldProto.TYPE_MESSAGE,
@@ -33,6 +34,7 @@ _TYPES: Final[Mapping[Kind, descriptor_pb2.FieldDescriptorProto.Type.ValueType]]
 }
 _VALUE: Final = ".google.protobuf.Value"
 _STRUCT_FILE: Final = struct_pb2.DESCRIPTOR
+_WELL_KNOWN: Final = (_STRUCT_FILE, wrappers_pb2.DESCRIPTOR)
 
 
 class Files:
@@ -48,6 +50,12 @@ class Files:
         for cls in classes:
             self._describe(message_type(cls))
 
+    def add_file(self, file: descriptor_pb2.FileDescriptorProto) -> None:
+        """Take over the descriptors of a package that is declared elsewhere; before all others."""
+        self._files[file.name] = file
+        declared = [each.name for each in file.message_type] + [each.name for each in file.enum_type]
+        self._described.update(f"{file.package}.{name}" for name in declared)
+
     def add_service(self, full_name: str, methods: Iterable[tuple[str, type[Any], type[Any]]]) -> None:
         """Describe a service: the name of each method, what goes in, what comes out."""
         package, (name,) = _split(full_name)
@@ -62,8 +70,9 @@ class Files:
 
     def close(self) -> None:
         """Put everything described into the pool."""
-        self.pool.AddSerializedFile(_STRUCT_FILE.serialized_pb)
-        added = {_STRUCT_FILE.name}
+        for known in _WELL_KNOWN:
+            self.pool.AddSerializedFile(known.serialized_pb)
+        added = {known.name for known in _WELL_KNOWN}
         for name in self._files:
             self._add_file(name, added)
 

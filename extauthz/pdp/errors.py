@@ -17,12 +17,16 @@ class Code(enum.Enum):
     DEADLINE_EXCEEDED = 4, 408
     """Of the client: its body did not arrive in time."""
     NOT_FOUND = 5, 404
+    PERMISSION_DENIED = 7, 403
     TOO_LARGE = 8, 413
     """``RESOURCE_EXHAUSTED``. Cerbos says 429, which asks clients to send the same again."""
+    TOO_MANY = 8, 429
+    """``RESOURCE_EXHAUSTED`` too: the same may be asked later."""
     FAILED_PRECONDITION = 9, 400
     UNIMPLEMENTED = 12, 501
     INTERNAL = 13, 500
     UNAVAILABLE = 14, 503
+    UNAUTHENTICATED = 16, 401
 
 
 class PdpError(Exception):

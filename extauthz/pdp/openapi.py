@@ -12,6 +12,8 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from extauthz.pdp.admin_methods import ADMIN
+from extauthz.pdp.admin_operations import ADMIN_OPERATIONS
 from extauthz.pdp.field_words import words
 from extauthz.pdp.operations import EXPLAIN_OPERATION, OPERATIONS, TAGS
 from extauthz.pdp.schema import Field, Kind, Shape, message_type
@@ -20,6 +22,7 @@ from extauthz.pdp.services import OURS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from extauthz.pdp.method import Method
     from extauthz.pdp.operations import Operation
 
 Schema = dict[str, Any]
@@ -27,6 +30,8 @@ Schema = dict[str, Any]
 STATUS: Final = "google.rpc.Status"
 """What is answered instead, when something is wrong."""
 HEALTH: Final = "grpc.health.v1.HealthCheckResponse"
+HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+BASIC: Final = {"BasicAuth": {"type": "basic"}}
 HEALTH_PATH: Final = "/_cerbos/health"
 
 FOREIGN: Final[Mapping[str, Schema]] = {
@@ -61,13 +66,22 @@ FOREIGN: Final[Mapping[str, Schema]] = {
 
 
 @cache
-def document(*, explain: bool = False) -> bytes:
-    """Return the document, as JSON; with *explain* it has the call that explains decisions."""
-    operations = (*OPERATIONS, EXPLAIN_OPERATION) if explain else OPERATIONS
+def document(*, pdp: bool = True, explain: bool = False, admin: bool = False) -> bytes:
+    """Return the document, as JSON, with the calls that are served.
+
+    *pdp*: those that decide; *explain*: the one that explains decisions; *admin*: those about the store.
+    """
+    operations = (
+        *(OPERATIONS if pdp else ()),
+        *((EXPLAIN_OPERATION,) if explain else ()),
+        *(ADMIN_OPERATIONS if admin else ()),
+    )
     return json.dumps(_document(operations), ensure_ascii=False, indent=1).encode()
 
 
 def _document(operations: Sequence[Operation]) -> Schema:
+    services = {each.method.service for each in operations} | {HEALTH_SERVICE}
+    with_password = {"securityDefinitions": BASIC} if ADMIN in services else {}
     return {
         "swagger": "2.0",
         "info": {
@@ -79,10 +93,11 @@ def _document(operations: Sequence[Operation]) -> Schema:
         "tags": [
             {"name": service, "description": heading}
             for service, heading in TAGS.items()
-            if service != OURS or EXPLAIN_OPERATION in operations
+            if service in services
         ],
         "consumes": ["application/json"],
         "produces": ["application/json"],
+        **with_password,
         "paths": _paths(operations),
         "definitions": _definitions(operations),
     }
@@ -92,9 +107,10 @@ def _document(operations: Sequence[Operation]) -> Schema:
 
 
 def _paths(operations: Sequence[Operation]) -> Schema:
-    return {each.method.path: {each.method.verb.lower(): _operation(each)} for each in operations} | {
-        HEALTH_PATH: {"get": _health()}
-    }
+    found: Schema = {}
+    for each in operations:
+        found.setdefault(each.method.path, {})[each.method.verb.lower()] = _operation(each)
+    return found | {HEALTH_PATH: {"get": _health()}}
 
 
 def _operation(operation: Operation) -> Schema:
@@ -105,7 +121,8 @@ def _operation(operation: Operation) -> Schema:
         "summary": operation.summary,
         "description": operation.description,
         **({"deprecated": True} if operation.deprecated else {}),
-        "parameters": [_body(operation)] if operation.examples else [],
+        **({"security": [{"BasicAuth": []}]} if method.service == ADMIN else {}),
+        "parameters": [_body(operation)] if operation.examples else _query(method),
         "responses": _responses(response),
     }
 
@@ -114,7 +131,7 @@ def _health() -> Schema:
     """Describe the health check, which gRPC defines and not Cerbos."""
     service = "The full name of a gRPC service; empty for the whole server."
     return {
-        **_named("grpc.health.v1.Health", "Check"),
+        **_named(HEALTH_SERVICE, "Check"),
         "summary": "Health",
         "description": "Tells whether requests may come.",
         "parameters": [
@@ -146,6 +163,26 @@ def _body(operation: Operation) -> Schema:
         "required": True,
         "schema": _reference(message_type(operation.method.request).full_name),
         "x-examples": dict(operation.examples),
+    }
+
+
+def _query(method: Method) -> list[Schema]:
+    """Describe what stands in the query string."""
+    if not method.in_query:
+        return []
+    declared = message_type(method.request)
+    return [_parameter(declared.full_name, field) for field in declared.fields]
+
+
+def _parameter(owner: str, field: Field) -> Schema:
+    several = {"collectionFormat": "multi"} if field.shape is Shape.LIST else {}
+    return {
+        "name": field.json_name,
+        "in": "query",
+        "required": field.rules.required,
+        "description": words(owner, field.name),
+        **_field(field),
+        **several,
     }
 
 
@@ -197,8 +234,8 @@ def _list(field: Field, item: Schema) -> Schema:
         "maxItems": rules.max_items,
         "uniqueItems": rules.unique or None,
     }
-    shortest = {"minLength": rules.item_min_length} if rules.item_min_length else {}
-    return {"type": "array", "items": item | shortest, **_without_none(limits)}
+    lengths = {"minLength": rules.item_min_length or None, "maxLength": rules.item_max_length}
+    return {"type": "array", "items": item | _without_none(lengths), **_without_none(limits)}
 
 
 def _map(field: Field, value: Schema) -> Schema:
@@ -217,6 +254,7 @@ def _string(field: Field) -> Schema:
     rules = field.rules
     limits = {
         "minLength": rules.min_length or None,
+        "maxLength": rules.max_length,
         "pattern": rules.pattern or None,
         "enum": list(rules.choices) or None,
     }
@@ -238,6 +276,7 @@ _ONE: Final[Mapping[Kind, Callable[[Field], Schema]]] = {
     Kind.BYTES: lambda _: {"type": "string", "format": "byte"},
     Kind.BOOL: lambda _: {"type": "boolean"},
     Kind.INT: lambda _: {"type": "integer", "format": "int32"},
+    Kind.UINT: lambda _: {"type": "integer", "format": "int64", "minimum": 0},
     Kind.LONG: lambda _: {"type": "string", "format": "uint64"},
     Kind.ENUM: _enum,
     Kind.JSON: lambda _: {},

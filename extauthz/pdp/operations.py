@@ -9,11 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from extauthz.pdp import services
+from extauthz.pdp.admin_methods import ADMIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from extauthz.pdp.services import Method
+    from extauthz.pdp.method import Method
 
 NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -22,6 +23,7 @@ TAGS: Final[Mapping[str, str]] = MappingProxyType(
         services.CERBOS: "Decisions",
         services.OURS: "Explanations",
         services.AUTHZEN: "AuthZEN",
+        ADMIN: "Policies and schemas",
         "grpc.health.v1.Health": "Health",
     }
 )

@@ -7,6 +7,8 @@ only then is the text looked at again, for the line and column.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +16,7 @@ import orjson
 
 from extauthz import strict_json
 from extauthz.pdp.positions import Spot, spot
-from extauthz.pdp.schema import Field, Kind, Shape, message_type, once_per_class
+from extauthz.pdp.schema import Field, Kind, Opaque, Shape, message_type, once_per_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -139,12 +141,16 @@ def _field_reader(field: Field) -> Reader:
 
 
 def _item_reader(field: Field) -> Reader:
+    if field.message is not None and issubclass(field.message, Opaque):
+        return _opaque_reader(field.message)
     if field.message is not None:
         return _message_reader(field.message)
     if field.kind is Kind.JSON:
         return lambda value: value
-    accepts = _ACCEPTED[field.kind]
     problem = f"invalid value for {field.kind.value} field {field.json_name}: {{token}}"
+    if field.kind is Kind.BYTES:
+        return lambda value: _bytes(value, problem)
+    accepts = _ACCEPTED[field.kind]
 
     def read_scalar(value: Any) -> Any:
         if type(value) is not accepts:
@@ -156,6 +162,29 @@ def _item_reader(field: Field) -> Reader:
 
 _ACCEPTED: Final = {Kind.STRING: str, Kind.BOOL: bool}
 """Requests hold no other scalars."""
+
+
+def _opaque_reader(cls: type[Opaque]) -> Reader:
+    def read_opaque(value: Any) -> Opaque:
+        if type(value) is not dict:
+            raise FormatError(_UNEXPECTED)
+        try:
+            return cls.from_json(value)
+        except ValueError as error:
+            raise FormatError(str(error).replace("{", "{{").replace("}", "}}")) from None
+
+    return read_opaque
+
+
+def _bytes(value: Any, problem: str) -> bytes:
+    """Read base64, in either alphabet and with or without padding (protobuf's JSON mapping)."""
+    if type(value) is not str:
+        raise FormatError(problem)
+    text = value.replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError(problem) from None
 
 
 def _one_reader(_: Field, read_item: Reader) -> Reader:
@@ -258,13 +287,23 @@ def _field_writer(field: Field) -> Writer | None:
 
 
 def _item_writer(field: Field) -> Writer | None:
+    if field.message is not None and issubclass(field.message, Opaque):
+        return _opaque_written
     if field.message is not None:
         return _message_writer(field.message)
     return _ITEM_WRITERS.get(field.kind)
 
 
+def _opaque_written(value: Opaque) -> JsonValue:
+    return value.to_json()
+
+
 def _long(number: int) -> str:
     return str(number)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _written_value(value: JsonValue) -> JsonValue:
@@ -280,5 +319,9 @@ def _written_value(value: JsonValue) -> JsonValue:
             return value
 
 
-_ITEM_WRITERS: Final[Mapping[Kind, Writer]] = {Kind.JSON: _written_value, Kind.LONG: _long}
+_ITEM_WRITERS: Final[Mapping[Kind, Writer]] = {
+    Kind.JSON: _written_value,
+    Kind.LONG: _long,
+    Kind.BYTES: _base64,
+}
 """The rest is its own JSON form."""

@@ -12,18 +12,18 @@ import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from extauthz.pdp import protojson
+from extauthz.pdp import protojson, query
 from extauthz.pdp.apart import apart
 from extauthz.pdp.cors import ASKED_METHOD
 from extauthz.pdp.errors import Code, PdpError, invalid
+from extauthz.pdp.method import Caller
 from extauthz.pdp.schema import message_type
-from extauthz.pdp.services import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from extauthz.pdp.cors import Cors
-    from extauthz.pdp.services import Answer, Method
+    from extauthz.pdp.method import Answer, Guard, Method
 
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -39,6 +39,7 @@ HEALTH_PATH: Final = "/_cerbos/health"
 LARGE: Final = 64 * 1024
 """Bytes from which on a body is read in a thread, so that others do not wait for it."""
 JSON: Final = (b"content-type", b"application/json")
+CHALLENGE: Final = (b"www-authenticate", b'Basic realm="admin", charset="UTF-8"')
 NOT_STORED: Final = (b"cache-control", b"no-store")
 """What a GET answers depends on headers that a cache in between does not look at."""
 DISABLED: Final = {
@@ -79,7 +80,13 @@ class _Request:
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     tls: bool
+    peer: str
     receive: Receive
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks."""
+        return Caller(self.headers, self.tls, self.peer)
 
     @property
     def pretty(self) -> bool:
@@ -99,8 +106,16 @@ class Rest:
         cors: Cors | None = None,
         limits: Limits | None = None,
         pages: Mapping[str, Page] | None = None,
+        guards: Mapping[str, Guard] | None = None,
+        refusals: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
+        """Serve *answers*.
+
+        *guards*: by service, who lets callers pass before the body is read; *refusals*: paths that have no
+        answer, with their service and why.
+        """
         self._health = health
+        self._guards = guards or {}
         self._cors = cors
         self._limits = limits or Limits()
         self._version = [(b"grpc-metadata-cerbos-version", version.encode())]
@@ -108,9 +123,18 @@ class Rest:
             HEALTH_PATH: {"GET": self._state}
         }
         for method, answer in answers.items():
-            self._routes.setdefault(method.path, {})[method.verb] = self._call(method, answer)
+            call = self._call(method, answer)
+            for verb, path in ((method.verb, method.path), *method.also):
+                self._routes.setdefault(path, {})[verb] = call
         for path, page in (pages or {}).items():
             self._routes.setdefault(path, {})["GET"] = _page(page)
+        for path, (service, message) in (refusals or {}).items():
+            self._routes.setdefault(path, {})["GET"] = self._refuse(service, message)
+        self._disabled = {
+            prefix: message
+            for prefix, message in DISABLED.items()
+            if not any(path.startswith(prefix) for path in self._routes)
+        }
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -146,7 +170,7 @@ class Rest:
     def _route(self, request: _Request) -> Callable[[_Request], Awaitable[Response]]:
         verbs = self._routes.get(request.path)
         if verbs is None:
-            for prefix, message in DISABLED.items():
+            for prefix, message in self._disabled.items():
                 if request.path.startswith(prefix):
                     raise PdpError(Code.UNIMPLEMENTED, message)
             raise PdpError(Code.NOT_FOUND, "Not Found")
@@ -160,13 +184,30 @@ class Rest:
         headers = [JSON, *self._version, *([NOT_STORED] if method.verb == "GET" else [])]
         write = _written_in_thread if method.long else _written
 
+        guard = self._guards.get(method.service)
+
         async def call(request: _Request) -> Response:
-            body = b"" if method.verb == "GET" else await _body(request, self._limits)
-            message = await _decoded(method.request, body)
-            answered = await answer(message, lambda: Caller(request.headers, request.tls))
+            if guard is not None:
+                await guard(request.caller)
+            message = await self._message(method, request)
+            answered = await answer(message, lambda: request.caller)
             return Response(200, await write(answered, pretty=request.pretty), [*headers])
 
         return call
+
+    def _refuse(self, service: str, message: str) -> Callable[[_Request], Awaitable[Response]]:
+        async def refuse(request: _Request) -> Response:
+            if service in self._guards:
+                await self._guards[service](request.caller)
+            raise PdpError(Code.UNIMPLEMENTED, message)
+
+        return refuse
+
+    async def _message(self, method: Method, request: _Request) -> Any:
+        if method.in_query:
+            return query.decode(method.request, request.query)
+        body = b"" if method.verb == "GET" else await _body(request, self._limits)
+        return await _decoded(method.request, body)
 
     async def _state(self, request: _Request) -> Response:
         (service,) = request.query.get("service", [""])[:1]
@@ -192,11 +233,14 @@ def _page(page: Page) -> Callable[[_Request], Awaitable[Response]]:
 
 
 def _request(scope: MutableMapping[str, Any], receive: Receive) -> _Request:
-    query = urllib.parse.parse_qs(
+    asked = urllib.parse.parse_qs(
         scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=None
     )
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    return _Request(scope["method"], scope["path"], query, headers, scope.get("scheme") == "https", receive)
+    peer = (scope.get("client") or ("",))[0]
+    return _Request(
+        scope["method"], scope["path"], asked, headers, scope.get("scheme") == "https", peer, receive
+    )
 
 
 async def _body(request: _Request, limits: Limits) -> bytes:
@@ -255,6 +299,8 @@ def _refusal(error: PdpError, *, pretty: bool) -> Response:
     if error.details:
         document["details"] = [_detail(each) for each in error.details]
     headers = [JSON, (b"connection", b"close")] if error.code in _UNREAD else [JSON]
+    if error.code is Code.UNAUTHENTICATED:
+        headers.append(CHALLENGE)
     return Response(error.code.http_status, protojson.dump(document, pretty=pretty), headers)
 
 

@@ -14,6 +14,8 @@ class Rules:
     required: bool = False
     """Neither absent nor empty."""
     min_length: int = 0
+    max_length: int | None = None
+    min_bytes: int = 0
     pattern: str = ""
     """Of RE2, as the API spells it; for Python it must mean the same."""
     choices: tuple[str, ...] = ()
@@ -22,6 +24,7 @@ class Rules:
     max_items: int | None = None
     unique: bool = False
     item_min_length: int = 0
+    item_max_length: int | None = None
     min_pairs: int = 0
     key_min_length: int = 0
 

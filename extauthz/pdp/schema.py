@@ -14,12 +14,14 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from extauthz.pdp.rules import NONE, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from engine.model import JsonValue
 
 
 class Absent(enum.Enum):
@@ -42,6 +44,7 @@ class Kind(enum.Enum):
     BYTES = "bytes"
     BOOL = "bool"
     INT = "int"
+    UINT = "uint32"
     LONG = "long"
     """Of 64 bits without sign; text in JSON."""
     ENUM = "enum"
@@ -79,6 +82,8 @@ class Tag:
     """Declared ``optional``; for a scalar ``None`` is then absent, and its default value is something."""
     long: bool = False
     """An integer of 64 bits without sign."""
+    unsigned: bool = False
+    """An integer of 32 bits without sign."""
     json_name: str = ""
     """The name in JSON, where it is not the one that protobuf makes of the field's."""
 
@@ -121,6 +126,21 @@ class MessageRule:
     holds: Callable[[Any], bool]
 
 
+class Opaque(NamedTuple):
+    """A message that others declare and read: here it is its bytes. Give it a class of its own."""
+
+    definition: bytes = b""
+
+    @classmethod
+    def from_json(cls, value: JsonValue) -> Self:
+        """Read the JSON form; raises ``ValueError``, worded for the client."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the JSON form."""
+        raise NotImplementedError
+
+
 _Class = TypeVar("_Class", bound=type[Any])
 _Made = TypeVar("_Made")
 _DECLARED: dict[type[Any], tuple[str, tuple[MessageRule, ...]]] = {}
@@ -145,6 +165,8 @@ def once_per_class(make: Callable[[type[Any]], _Made]) -> Callable[[type[Any]], 
 def message_type(cls: type[Any]) -> MessageType:
     """Return the declaration of *cls*, read from its annotations."""
     full_name, rules = _DECLARED[cls]
+    if issubclass(cls, Opaque):
+        return MessageType(full_name, cls, (), rules)
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = tuple(_field(name, hints[name], cls._field_defaults[name]) for name in cls._fields)
     return MessageType(full_name, cls, fields, rules)
@@ -161,6 +183,8 @@ def _field(name: str, hint: Any, default: Any) -> Field:
 def _kind(item: Any, tag: Tag) -> Kind:
     if tag.enum is not None:
         return Kind.ENUM
+    if tag.unsigned:
+        return Kind.UINT
     return Kind.LONG if tag.long else _KINDS.get(item, Kind.MESSAGE)
 
 

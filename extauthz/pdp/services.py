@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from extauthz.pdp import authzen_messages, explain_messages, messages
+from engine import policy_messages
+from extauthz.pdp import admin_messages, admin_methods, authzen_messages, explain_messages, messages
 from extauthz.pdp.authzen import EVALUATION_PATH, EVALUATIONS_PATH, METADATA_PATH, AuthZen, origin
 from extauthz.pdp.descriptors import Files
 from extauthz.pdp.explaining import Explaining
+from extauthz.pdp.method import Method
 from extauthz.pdp.status import Status
 from extauthz.pdp.violations import Violations
 from extauthz.pdp.wire import Codec
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from extauthz.pdp.calls import Pdp
+    from extauthz.pdp.method import Answer, Caller
 
 CERBOS: Final = "cerbos.svc.v1.CerbosService"
 AUTHZEN: Final = "authzen.authorization.v1.AuthorizationService"
 OURS: Final = "extauthz.v1.ExplainService"
 """Only over HTTP: its answers nest deeper than readers of gRPC messages go."""
-
-
-class Caller(NamedTuple):
-    """What a call may know of how it came: headers or metadata in lower case, and whether over TLS."""
-
-    headers: Mapping[str, str]
-    tls: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A call of the API: its names in gRPC and over HTTP, and the messages."""
-
-    service: str
-    name: str
-    verb: str
-    path: str
-    request: type[Any]
-    response: type[Any]
-    long: bool = False
-    """The response may be so long that it is written in a thread."""
 
 
 CHECK_RESOURCES: Final = Method(
@@ -128,14 +110,12 @@ METHODS: Final = (
     ACCESS_EVALUATION_BATCH,
 )
 """What is always served; explanations only when they are asked for in the configuration."""
-SERVICES: Final = (CERBOS, AUTHZEN)
+DESCRIBED: Final = (*METHODS, *admin_methods.METHODS)
+"""What the descriptors tell of, served or not."""
+SERVICES: Final = (CERBOS, AUTHZEN, admin_methods.ADMIN)
 
 
 # --- answers ----------------------------------------------------------------------------------------------
-
-Answer = Callable[[Any, Callable[[], Caller]], Awaitable[Any]]
-"""From a request, and what tells who sent it, to the response; raises
-:class:`~extauthz.pdp.errors.PdpError`."""
 
 
 def answers(pdp: Pdp, *, explain: bool = False) -> Mapping[Method, Answer]:
@@ -143,8 +123,8 @@ def answers(pdp: Pdp, *, explain: bool = False) -> Mapping[Method, Answer]:
     authzen = AuthZen(pdp)
 
     async def metadata(request: Any, caller: Callable[[], Caller]) -> Any:
-        headers, tls = caller()
-        return await authzen.metadata(request, origin(headers, tls=tls))
+        asking = caller()
+        return await authzen.metadata(request, origin(asking.headers, tls=asking.tls))
 
     explaining = {EXPLAIN_RESOURCES: _for_anyone(Explaining(pdp).explain_resources)} if explain else {}
     return {
@@ -169,11 +149,13 @@ def _for_anyone(call: Callable[[Any], Awaitable[Any]]) -> Answer:
 
 def _files() -> Files:
     files = Files()
+    for declared in policy_messages.FILES:
+        files.add_file(declared)
     for service in SERVICES:
-        files.add_service(
-            service, [(each.name, each.request, each.response) for each in METHODS if each.service == service]
-        )
+        methods = [each for each in DESCRIBED if each.service == service]
+        files.add_service(service, [(each.name, each.request, each.response) for each in methods])
     files.add(Violations, Status, EXPLAIN_RESOURCES.response)
+    files.add(admin_messages.DeletePolicyErrorDetails, admin_messages.DisablePolicyErrorDetails)
     files.close()
     return files
 

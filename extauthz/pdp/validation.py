@@ -92,6 +92,12 @@ def _broken(field: Field, rule: Rule, message: str, key: int | str | None = None
 def _string_checks(field: Field) -> list[Check]:
     rules = field.rules
     found: list[Check] = []
+    if (longest := rules.max_length) is not None:
+        too_long = [_broken(field, violations.MAX_LENGTH, _too_long(longest))]
+        found.append(lambda value: too_long if len(value) > longest else ())
+    if (least := rules.min_bytes) and field.kind is Kind.BYTES:
+        too_short = [_broken(field, violations.MIN_BYTES, f"must be at least {least} bytes")]
+        found.append(lambda value: too_short if len(value) < least else ())
     if rules.pattern:
         matches = matcher(rules.pattern).match
         problem = [_broken(field, violations.PATTERN, f"does not match regex pattern `{rules.pattern}`")]
@@ -120,12 +126,23 @@ def _list_checks(field: Field) -> list[Check]:
         found.append(lambda value: () if len(set(value)) == len(value) else repeated)
     if rules.item_min_length:
         found.append(lambda value: _short_items(field, value) if "" in value else ())
+    if (longest := rules.item_max_length) is not None:
+        found.append(lambda value: _long_items(field, value, longest))
     return found
 
 
 def _short_items(field: Field, items: Sequence[str]) -> list[Violation]:
     empty = [index for index, item in enumerate(items) if not item][:MAX_VIOLATIONS]
     return [_broken(field, violations.ITEM_MIN_LENGTH, _TOO_SHORT, index) for index in empty]
+
+
+def _long_items(field: Field, items: Sequence[str], longest: int) -> list[Violation]:
+    long = [index for index, item in enumerate(items) if len(item) > longest][:MAX_VIOLATIONS]
+    return [_broken(field, violations.ITEM_MAX_LENGTH, _too_long(longest), index) for index in long]
+
+
+def _too_long(longest: int) -> str:
+    return f"must be at most {longest} characters"
 
 
 _TOO_SHORT: Final = "must be at least 1 characters"

@@ -23,6 +23,8 @@ TYPE: Final = EnumType(
         "TYPE_STRING",
         "TYPE_GROUP",
         "TYPE_MESSAGE",
+        "TYPE_BYTES",
+        "TYPE_UINT32",
     ),
 )
 
@@ -123,8 +125,10 @@ def _escaped(char: str) -> str:
 
 _TYPES: Final = {
     Kind.STRING: "TYPE_STRING",
+    Kind.BYTES: "TYPE_BYTES",
     Kind.BOOL: "TYPE_BOOL",
     Kind.INT: "TYPE_INT32",
+    Kind.UINT: "TYPE_UINT32",
     Kind.LONG: "TYPE_UINT64",
     Kind.JSON: "TYPE_MESSAGE",
     Kind.MESSAGE: "TYPE_MESSAGE",
@@ -152,6 +156,8 @@ _MAP: Final = FieldPathElement(19, "map", "TYPE_MESSAGE")
 _ITEMS: Final = FieldPathElement(4, "items", "TYPE_MESSAGE")
 _KEYS: Final = FieldPathElement(4, "keys", "TYPE_MESSAGE")
 _MIN_LEN: Final = FieldPathElement(2, "min_len", "TYPE_UINT64")
+_MAX_LEN: Final = FieldPathElement(3, "max_len", "TYPE_UINT64")
+_BYTES: Final = FieldPathElement(15, "bytes", "TYPE_MESSAGE")
 
 
 class Rule(NamedTuple):
@@ -163,6 +169,9 @@ class Rule(NamedTuple):
 
 REQUIRED: Final = Rule(FieldPath((_REQUIRED,)), "required")
 MIN_LENGTH: Final = Rule(FieldPath((_STRING, _MIN_LEN)), "string.min_len")
+MAX_LENGTH: Final = Rule(FieldPath((_STRING, _MAX_LEN)), "string.max_len")
+MIN_BYTES: Final = Rule(FieldPath((_BYTES, _MIN_LEN)), "bytes.min_len")
+ITEM_MAX_LENGTH: Final = Rule(FieldPath((_REPEATED, _ITEMS, _STRING, _MAX_LEN)), "string.max_len")
 ITEM_MIN_LENGTH: Final = Rule(FieldPath((_REPEATED, _ITEMS, _STRING, _MIN_LEN)), "string.min_len")
 KEY_MIN_LENGTH: Final = Rule(FieldPath((_MAP, _KEYS, _STRING, _MIN_LEN)), "string.min_len")
 PATTERN: Final = Rule(FieldPath((_STRING, FieldPathElement(6, "pattern", "TYPE_STRING"))), "string.pattern")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError
 
-from extauthz.pdp.schema import Kind, Shape, message_type, once_per_class
+from extauthz.pdp.schema import Kind, Opaque, Shape, message_type, once_per_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,6 +86,9 @@ class Codec:
                 return lambda entries: {name: write(item) for name, item in entries.items()}
 
     def _item_writer(self, field: Field) -> Callable[[Any], Any]:
+        if field.message is not None and issubclass(field.message, Opaque):
+            parse = self._files.message_class(field.message).FromString
+            return lambda value: parse(value.definition)
         if field.message is not None:
             return self._message_writer(field.message)
         if field.tag.enum is not None:
@@ -146,6 +149,9 @@ def _field_reader(field: Field) -> Callable[[Any], Any]:
 
 
 def _item_reader(field: Field) -> Callable[[Any], Any]:
+    if field.message is not None and issubclass(field.message, Opaque):
+        made = field.message
+        return lambda message: made(message.SerializeToString(deterministic=True))
     if field.message is not None:
         return _message_reader(field.message)
     if field.tag.enum is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import ipaddress
 import os
 import re
 import socket
@@ -73,6 +74,16 @@ class Address:
     def is_unix(self) -> bool:
         """Whether this is a unix socket."""
         return bool(self.path)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.is_unix or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def is_abstract(self) -> bool:

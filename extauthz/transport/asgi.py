@@ -27,10 +27,12 @@ from extauthz.transport.calls import (
     HEALTH_NAMES,
     HEALTH_SERVICE,
     LEAVING,
+    PEER,
     SERVICE,
     Options,
     Refusal,
     Services,
+    is_ready,
 )
 
 if TYPE_CHECKING:
@@ -275,6 +277,7 @@ class _Call:
         self.path: str = scope["path"]
         self._method = scope["method"]
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._peer: str = (scope.get("client") or ("",))[0]
         self._receive, self._send = receive, send
         self._max_bytes = max_bytes
         self._first = first
@@ -289,12 +292,13 @@ class _Call:
         return asyncio.get_running_loop().time() + int(found[1]) * _SECONDS[found[2]]
 
     def metadata(self) -> Mapping[str, str]:
-        """Return the metadata that came with the call; of repeated ones the last."""
-        return {
+        """Return the metadata that came with the call, of repeated ones the last, and who it came from."""
+        found = {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in self._headers.items()
             if not name.endswith(b"-bin")
         }
+        return found | {PEER: self._peer}
 
     def check_headers(self) -> None:
         """Make sure that this is a call of gRPC's.
@@ -507,14 +511,7 @@ class Health:
         response = health_pb2.HealthCheckResponse
         if name not in self._names:
             return response.SERVICE_UNKNOWN
-        return response.SERVING if not self._leaving and self._is_ready() else response.NOT_SERVING
-
-    def _is_ready(self) -> bool:
-        try:
-            return self._readiness().ready
-        except Exception:
-            logger.exception("the state could not be found out; health says NOT_SERVING")
-            return False
+        return response.SERVING if not self._leaving and is_ready(self._readiness) else response.NOT_SERVING
 
 
 def _asked(message: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -10,12 +11,19 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor_pool import DescriptorPool
 
+    from extauthz.readiness import Readiness
+
     Pairs = tuple[tuple[str, str | bytes], ...]
     Metadata = Callable[[], Mapping[str, str]]
+
+logger = logging.getLogger(__name__)
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 HEALTH_NAMES: Final = ("", SERVICE)
+
+PEER: Final = ":peer"
+"""Beside the metadata of a call: the address of the client. No metadata can have this name."""
 
 LEAVING: Final = (("x-envoy-immediate-health-check-fail", "true"),)
 """Response header by which Envoy's router takes a host with active health checks out of use at once
@@ -83,3 +91,12 @@ class Options:
     min_ping_interval: float = 5.0
     """Clients may send keepalive pings this often, also without requests. gRPC's own limit of five minutes
     would cut off a gateway with ``connection_keepalive``."""
+
+
+def is_ready(readiness: Readiness) -> bool:
+    """Tell what the health service says; when the state cannot be found out, that nothing is ready."""
+    try:
+        return readiness().ready
+    except Exception:
+        logger.exception("the state could not be found out; health says NOT_SERVING")
+        return False

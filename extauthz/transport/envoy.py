@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 API: Final = "type.googleapis.com/envoy"
 APP: Final = "extauthz.hosted:app"
 """What pyvoy imports and calls."""
+PYTHON: Final = "EXTAUTHZ_PYTHON"
+"""Environment variable: the interpreter, for those who start another. Inside Envoy Python can only guess."""
 LINE: Final = "envoy"
 """The key that marks a log line as one of Envoy's own."""
 
@@ -105,7 +107,7 @@ def environment() -> dict[str, str]:
         from pyvoy._server import get_envoy_environ  # noqa: PLC0415  # absent without the extra
     except ImportError as error:
         raise MissingError(HOW_TO_INSTALL) from error
-    return {**get_envoy_environ(), "PYTHONEXECUTABLE": sys.executable}
+    return {**get_envoy_environ(), PYTHON: sys.executable}
 
 
 def http_filter(app: str = APP) -> Configuration:
@@ -145,7 +147,7 @@ def connection_manager(options: Options, app: str = APP) -> Configuration:
             "skip_xff_append": True,
             "request_timeout": _duration(options.connection_timeout),
             "stream_idle_timeout": "0s",  # who watches the health waits long
-            "drain_timeout": "0.1s",  # between the two GOAWAYs: the time a client needs to hear of the first
+            "drain_timeout": "1s",  # between the two GOAWAYs: the time a client may need to hear of the first
             "common_http_protocol_options": {"max_connection_duration": _duration(age)} if age > 0 else {},
             "http2_protocol_options": {
                 **({"max_concurrent_streams": streams} if streams > 0 else {}),

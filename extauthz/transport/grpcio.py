@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,11 +28,13 @@ from extauthz.transport.calls import (
     HEALTH_NAMES,
     HEALTH_SERVICE,
     LEAVING,
+    PEER,
     QUIET,
     SERVICE,
     Options,
     Refusal,
     Services,
+    is_ready,
 )
 
 if TYPE_CHECKING:
@@ -55,9 +58,15 @@ _STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def _metadata(context: _Context) -> Mapping[str, str]:
-    """Return the metadata that came with a call; of repeated ones the last."""
+    """Return the metadata that came with a call, of repeated ones the last, and who it came from."""
     pairs = context.invocation_metadata() or ()
-    return {name: value for name, value in pairs if isinstance(value, str)}
+    return {name: value for name, value in pairs if isinstance(value, str)} | {PEER: _host(context.peer())}
+
+
+def _host(peer: str) -> str:
+    """Return the address in ``ipv4:192.0.2.1:5000`` or ``ipv6:[2001:db8::1]:5000``; none of unix sockets."""
+    family, _, rest = urllib.parse.unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if family in {"ipv4", "ipv6"} else ""
 
 
 def arguments(options: Options) -> list[tuple[str, int]]:
@@ -257,14 +266,7 @@ class GrpcServer:
             await self._show_health()
 
     async def _show_health(self) -> None:
-        await self._health.show(serving=self._is_ready())
-
-    def _is_ready(self) -> bool:
-        try:
-            return self._readiness().ready
-        except Exception:
-            logger.exception("the state could not be found out; health says NOT_SERVING")
-            return False
+        await self._health.show(serving=is_ready(self._readiness))
 
     async def drain(self, timeout: float) -> None:
         """Leave without losing a request, within *timeout* seconds.

@@ -29,6 +29,8 @@ PHASES: Mapping[str, str] = {
     "encode": "tests.bench.wire:encode",
     "check": "tests.bench.check:check",
     "server": "tests.bench.server:server",
+    "load": "tests.bench.loading:load",
+    "reload": "tests.bench.reloading:reload",
     "stores": "tests.bench.stores:stores",
 }
 """Name of a phase to the function that measures it; imported only if it is run."""

@@ -15,6 +15,8 @@ from extauthz.transport.address import Address
 from extauthz.transport.grpcio import GrpcServer
 
 ANSWER = wire.encode(Allow())
+LISTENING = "listening"
+"""Printed when requests may come."""
 
 
 class Nothing:
@@ -31,6 +33,8 @@ async def main(port: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
     server = GrpcServer(Nothing(), Status, Address.parse(f"127.0.0.1:{port}"))
     await server.start()
+    sys.stdout.write(f"{LISTENING}\n")
+    sys.stdout.flush()
     await leaving.wait()
     await server.stop()
 

@@ -62,7 +62,10 @@ resourcePolicy:
 
 CONFIGURATION = """
 storage: {driver: disk, disk: {directory: "${POLICIES}"}}
-server: {grpcListenAddr: "${GRPC:127.0.0.1:0}", httpListenAddr: "127.0.0.1:0", workers: "${WORKERS:1}"}
+server:
+  grpcListenAddr: "${GRPC:127.0.0.1:0}"
+  httpListenAddr: "${HTTP:127.0.0.1:0}"
+  workers: "${WORKERS:1}"
 auxData: {jwt: {keySets: [{id: company, local: {data: "${JWKS}"}}]}}
 extAuthz:
   identity:
@@ -120,10 +123,12 @@ def request(bearer: str | None = None, url: str = URL, method: str = "GET") -> b
     return check_request(method, url, BROWSER, token=user_token() if bearer is None else bearer)
 
 
-def environment(policies: Path, *, grpc: str = "127.0.0.1:0", workers: int = 1) -> dict[str, str]:
+def environment(
+    policies: Path, *, grpc: str = "127.0.0.1:0", http: str = "127.0.0.1:0", workers: int = 1
+) -> dict[str, str]:
     """Return the variables that the configuration reads."""
     keys = base64.b64encode(jwks("rsa", "ec")).decode()
-    return {"POLICIES": str(policies), "JWKS": keys, "GRPC": grpc, "WORKERS": str(workers)}
+    return {"POLICIES": str(policies), "JWKS": keys, "GRPC": grpc, "HTTP": http, "WORKERS": str(workers)}
 
 
 @contextlib.contextmanager

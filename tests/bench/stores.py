@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine import CheckInput, Effect, Engine, Principal, Resource
 from engine.storage import open_store
+from tests.bench import remote_stores
 from tests.bench.measure import Measurement
 from tests.engine.storage.contract import policy
 from tests.engine.storage.database_places import message
@@ -51,7 +52,7 @@ class Place(NamedTuple):
 
 def stores(_rounds: int) -> Iterator[Measurement]:
     """Measure each store that can be had here."""
-    for make in (_disk, _git, _sqlite3, _postgres, _mysql):
+    for make in (_disk, _git, _blob, _bundle, _sqlite3, _postgres, _mysql):
         with tempfile.TemporaryDirectory(prefix="stores-") as folder, make(Path(folder)) as place:
             if place is not None:
                 yield from _measured(place)
@@ -105,6 +106,22 @@ def _git(folder: Path) -> Iterator[Place]:
     settings = {"protocol": "file", "url": f"file://{repository.path}", "branch": "main"}
     polled = {"checkoutDir": str(folder / "clone"), "updatePollInterval": POLL_INTERVAL}
     yield Place("git", {**settings, **polled}, repository.commit)
+
+
+@contextlib.contextmanager
+def _blob(folder: Path) -> Iterator[Place | None]:
+    with remote_stores.bucket(folder) as found:
+        yield None if found is None else _polled("blob", *found)
+
+
+@contextlib.contextmanager
+def _bundle(folder: Path) -> Iterator[Place]:
+    with remote_stores.bundle(folder) as found:
+        yield _polled("bundle", *found)
+
+
+def _polled(driver: str, settings: Mapping[str, Any], put: Callable[[Mapping[str, bytes]], object]) -> Place:
+    return Place(driver, {**settings, "updatePollInterval": POLL_INTERVAL}, put)
 
 
 @contextlib.contextmanager

@@ -86,6 +86,18 @@ def cerbos_binary() -> Path:
     pytest.skip(reason)
 
 
+def cerbosctl_binary() -> Path:
+    """Return the path of the ``cerbosctl`` binary; skip the test (in CI: fail) when there is none."""
+    named = os.environ.get("CERBOSCTL_BINARY")
+    found = Path(named) if named else peers.installed(peers.CERBOSCTL)
+    if found.is_file():
+        return found
+    reason = f"no cerbosctl {peers.VERSION}: run `make oracle` or set CERBOSCTL_BINARY"
+    if REQUIRED:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def _pinned(binary: Path) -> Path:
     said = subprocess.run(  # noqa: S603 - the binary that whoever runs the tests has named
         [binary, "--version"], capture_output=True, text=True, timeout=START_SECONDS, check=True
@@ -128,6 +140,12 @@ class Oracle:
     def grpc_address(self) -> str:
         """``host:port`` of the gRPC API."""
         return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def pid(self) -> int:
+        """The process that has started the server; all that works for the server descends from it."""
+        assert self._process is not None
+        return self._process.pid
 
     def ask(self, path: str, body: Any) -> tuple[int, Any]:
         """POST *body* as JSON; return the status and the JSON of the answer."""

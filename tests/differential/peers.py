@@ -1,4 +1,7 @@
-"""Which Cerbos decides what is right; ``python -m tests.differential.peers`` installs it from npm."""
+"""Which Cerbos decides what is right, and its ``cerbosctl``.
+
+``python -m tests.differential.peers`` installs them from npm.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,23 @@ FOLDER = ROOT / ".peers" / "cerbos"
 _MACHINES = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-def package() -> str:
-    """Return the name of the npm package, and of the binary in it, for this machine."""
+CERBOS = "cerbos"
+CERBOSCTL = "cerbosctl"
+
+
+def package(program: str = CERBOS) -> str:
+    """Return the name of the npm package of a program, and of the binary in it, for this machine."""
     machine = platform.machine().lower()
-    return f"cerbos-{platform.system().lower()}-{_MACHINES.get(machine, machine)}"
+    return f"{program}-{platform.system().lower()}-{_MACHINES.get(machine, machine)}"
 
 
-def installed() -> Path:
-    """Return where the binary is once it is installed."""
-    return FOLDER / "node_modules" / "@cerbos" / package() / package()
+def installed(program: str = CERBOS) -> Path:
+    """Return where the binary of a program is once it is installed."""
+    return FOLDER / "node_modules" / "@cerbos" / package(program) / package(program)
 
 
 def install() -> None:
-    """Install the pinned version; npm checks the package against its hash.
+    """Install both programs in the pinned version; npm checks the packages against their hashes.
 
     Raises:
         SystemExit: there is no npm, no such package for this machine, or no network.
@@ -40,11 +47,13 @@ def install() -> None:
     if npm is None:
         raise SystemExit("no npm: install Node.js, or set CERBOS_BINARY")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    wanted = f"@cerbos/{package()}@{VERSION}"
+    programs = (CERBOS, CERBOSCTL)
+    wanted = [f"@cerbos/{package(program)}@{VERSION}" for program in programs]
     options = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts")
-    subprocess.run([npm, "install", "--prefix", FOLDER, *options, wanted], check=True)  # noqa: S603 - all of it from this file
-    if not installed().is_file():
-        raise SystemExit(f"{wanted} has no {installed().name}")
+    subprocess.run([npm, "install", "--prefix", FOLDER, *options, *wanted], check=True)  # noqa: S603 - all of it from this file
+    for program in programs:
+        if not installed(program).is_file():
+            raise SystemExit(f"npm has installed no {installed(program).name}")
 
 
 if __name__ == "__main__":

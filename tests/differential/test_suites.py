@@ -112,7 +112,9 @@ def test_divergences(name: str, tmp_path: Path) -> None:
         (tmp_path / path).write_text(text)
     arguments = shown.get("arguments", [])
     found = oracle.compile_policies(tmp_path, "--output=json", *arguments)
-    assert (outcome(json.loads(found.stdout)) if found.stdout else ending(found.stderr)) == shown["cerbos"]
+    theirs = outcome(json.loads(found.stdout)) if found.stdout else ending(found.stderr)
+    # Where Cerbos wavers, each of its endings is listed.
+    assert theirs in (shown["cerbos"] if isinstance(shown["cerbos"], list) else [shown["cerbos"]])
     _, results = ours(tmp_path, **shown.get("options", {}))
     assert outcome(results) == shown["ours"]
 

@@ -76,6 +76,9 @@ class SabotagedApp:
     def figures(self) -> Figures:
         return {}
 
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        pass
+
     async def start(self) -> None:
         pass
 

@@ -12,7 +12,7 @@ import pytest
 
 from stack import POLICIES, ROOT, Configuration, Stack
 from tests.e2e.harness import Traffic, eventually, marked_log, running, traffic
-from tests.engine.storage.git_servers import HttpServer, Repository
+from tests.engine.storage.git_servers import HttpServer, Repository, served_over_https
 from tokens import EMEA_MANAGER
 
 if TYPE_CHECKING:
@@ -63,11 +63,8 @@ def repository(tmp_path: Path) -> Repository:
 
 @pytest.fixture
 def server(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    server = HttpServer(repository.path.parent, tmp_path / "certificates")
-    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificates / "ca.crt"))
-    server.start()
-    yield server
-    server.stop()
+    with served_over_https(repository, tmp_path / "certificates", monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture

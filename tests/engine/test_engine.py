@@ -245,7 +245,7 @@ def test_answers_belong_to_the_old_or_the_new_policies(tmp_path: Path) -> None:
     done = threading.Event()
 
     def keep_asking(engine: Engine) -> None:
-        while not done.is_set():
+        while not done.wait(0.0005):  # else whoever writes the files gets no turn in between
             decisions = engine.check_many(asked)
             answers.add(
                 tuple((d.actions["read"].effect, *(out.value for out in d.outputs)) for d in decisions)
@@ -283,3 +283,20 @@ def test_a_broken_edit_while_watching(tmp_path: Path) -> None:
         wait_for(lambda: engine.status.ok)
         assert ask(engine) is Effect.DENY
     assert [result.ok for result in heard] == [False, True]
+
+
+def test_a_state_is_tried_out_and_not_put_in_force() -> None:
+    """What is wrong with a state that may come is told, and what is in force stays so."""
+    store = Store(doc=POLICY.format(kind="doc", effect="ALLOW", word="one"))
+    with Engine.from_store(store) as engine:
+        before = engine.snapshot
+        better = {**before.files, "b.yaml": POLICY.format(kind="b", effect="ALLOW", word="x").encode()}
+        assert engine.try_out(Snapshot(better)) == ()
+        broken = {"doc.yaml": POLICY.format(kind="doc", effect="MAYBE", word="one").encode()}
+        assert {fault.file for fault in engine.try_out(Snapshot(broken))} == {"doc.yaml"}
+        assert engine.status.ok
+        assert engine.snapshot is before
+        assert list(engine.policies) == ["doc.yaml"]
+        assert engine.policies["doc.yaml"].key == "resource.doc.vdefault"
+        assert not engine.reload().faults
+        assert set(engine.table.policies) == {"resource.doc.vdefault"}

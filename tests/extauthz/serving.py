@@ -131,6 +131,9 @@ class EchoApp:
     def figures(self) -> Figures:
         return {DECISIONS: {("allow", "policy.allowed"): self.authorizer.asked}}
 
+    def share_reloads(self, tell: Callable[[], None]) -> None:
+        self.tell = tell
+
     async def start(self) -> None:
         await asyncio.sleep(self.behaviour.start_takes)
 

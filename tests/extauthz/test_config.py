@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import re
 import typing
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extauthz import request, routes
+from extauthz.admin.credentials import made_hash
 from extauthz.blocks import Block, fill, parse_duration
 from extauthz.config import (
     ENVOY_STATUS,
@@ -344,6 +347,32 @@ def test_policies_may_read_the_action_where_the_file_says_so(block: str, known: 
     assert read(f"engine: {block}").config.engine.runtime_action is known
 
 
+@pytest.mark.parametrize(
+    ("block", "directory"),
+    [
+        ("{}", "/home/ann/.cache/extauthz"),
+        ("{cache: {directory: /var/cache/policies}}", "/var/cache/policies"),
+        ("{cache: {enabled: false, directory: /var/cache/policies}}", None),
+    ],
+)
+def test_policies_are_kept_where_the_file_says(
+    block: str, directory: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What policies compile to is kept in the user's directory for caches, elsewhere, or not at all."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    found = read(f"engine: {block}").config.engine.cache.settings
+    assert (None if found is None else str(found.directory)) == directory
+
+
+def test_a_cache_has_a_size() -> None:
+    """The room of the cache can be set, and is never none at all."""
+    found = read("engine: {cache: {maxBytes: 2000000}}").config.engine.cache.settings
+    assert found is not None
+    assert found.max_bytes == 2_000_000
+    assert len(faults("engine: {cache: {maxBytes: 1}}")) == 1
+
+
 def test_a_file_without_routes_denies_everything() -> None:
     """A file without routes is possible, allows nothing, and says so."""
     loaded = read("extAuthz: {}")
@@ -587,6 +616,46 @@ def _blocks(annotation: Any) -> Iterator[type[Block]]:
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _blocks(argument)
+
+
+ADMIN = """
+server:
+  adminAPI:
+    enabled: true
+    adminCredentials: {{passwordHash: {hash}}}
+    allowPlaintext: true
+"""
+SOON_GUESSED = base64.b64encode(bcrypt.hashpw(b"a password", bcrypt.gensalt(4))).decode()
+
+
+def test_a_password_without_tls_is_told() -> None:
+    """Who lets the password of the admin API come in the clear is warned, as of a hash of little cost."""
+    loaded = read(ADMIN.format(hash=SOON_GUESSED))
+    assert [fault.message for fault in loaded.warnings] == [
+        "whoever gets this hash soon has the password: its cost is 4, 10 is usual",
+        "the password of the admin API comes without TLS: whoever is on the way can read it",
+    ]
+    assert loaded.config.server.admin_api.credentials is not None
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        "grpcListenAddr: localhost:1, httpListenAddr: '[::1]:2'",
+        "grpcListenAddr: unix:/a, httpListenAddr: 127.1.2.3:4",
+    ],
+)
+def test_a_password_on_the_loopback_needs_no_tls(addresses: str) -> None:
+    """What no other machine can reach may be without TLS."""
+    admin = f"adminAPI: {{enabled: true, adminCredentials: {{passwordHash: {made_hash('a password', 10)}}}}}"
+    assert read(f"server: {{{addresses}, {admin}}}").warnings == ()
+
+
+def test_credentials_say_nothing_when_the_api_is_off() -> None:
+    """A configuration of Cerbos that has the admin API switched off is taken as it is."""
+    loaded = read("server: {adminAPI: {enabled: false, adminCredentials: {passwordHash: whatever}}}")
+    assert loaded.warnings == ()
+    assert loaded.config.server.admin_api.credentials is None
 
 
 def test_the_reference_has_every_key() -> None:

@@ -179,6 +179,8 @@ def test_what_is_not_a_call_is_never_ok(it: Serving, name: str) -> None:
 
 def test_a_compressed_message_is_told_what_would_do(it: Serving) -> None:
     """Who compresses in a way that is not known hears which ways are (grpc/doc/compression.md)."""
+    if it.transport == "grpcio":
+        pytest.skip("grpcio says so only with its usual answers")
     answered = with_headers(it.address, 1, {"grpc-encoding": "snappy"})
     assert "identity" in answered.headers["grpc-accept-encoding"]
 

@@ -1,17 +1,16 @@
-"""The gRPC port in this process, asked by a real client over loopback."""
+"""What is grpcio's own about the gRPC port; what both transports do is in test_grpc_contract.py."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extauthz.readiness import Component, Status
+from extauthz.readiness import Status
 from extauthz.transport.address import Address, ListenError
 from extauthz.transport.calls import SERVICE, Options
 from extauthz.transport.grpcio import GrpcServer, arguments
@@ -81,68 +80,6 @@ def echo(request: bytes) -> bytes:
     return b"answer to " + request
 
 
-async def test_the_answer_is_the_authorizers_bytes() -> None:
-    """Request and answer travel as the bytes that they are."""
-    async with serving(echo) as it:
-        assert await it.ask(b"\x00\xff") == b"answer to \x00\xff"
-
-
-async def test_an_answer_may_be_awaited() -> None:
-    """An authorizer that has to wait returns an awaitable, and its answer is sent when it is there."""
-
-    async def later(request: bytes) -> bytes:
-        await asyncio.sleep(0.01)
-        return echo(request)
-
-    async with serving(later) as it:
-        assert await it.ask() == b"answer to question"
-
-
-def _raise(_: bytes) -> bytes:
-    raise ValueError("the database password is hunter2")
-
-
-async def _raise_later(request: bytes) -> bytes:
-    return _raise(request)
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(_raise, id="raises"),
-        pytest.param(_raise_later, id="raises later"),
-        pytest.param(lambda _: b"", id="empty"),
-        pytest.param(lambda _: None, id="None"),
-        pytest.param(lambda _: "text", id="text"),
-        pytest.param(lambda _: bytearray(b"x"), id="bytearray"),
-        pytest.param(lambda _: asyncio.sleep(0, b""), id="empty later"),
-        pytest.param(lambda _: asyncio.sleep(0), id="None later"),
-    ],
-)
-async def test_what_is_not_an_answer_is_an_error(
-    check: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
-) -> None:
-    """An exception or an empty answer of the authorizer's is a gRPC error that tells nothing, never an OK."""
-    async with serving(check) as it:
-        error = await failure(it.ask())
-    assert error.code() is grpc.StatusCode.INTERNAL
-    assert error.details() == "the check failed"
-    assert ("extauthz.transport.grpcio", logging.ERROR) in {
-        (line.name, line.levelno) for line in caplog.records
-    }
-
-
-async def test_a_recursion_without_end_is_an_error() -> None:
-    """Running out of stack in the authorizer is an error like any other."""
-
-    def endless(request: bytes) -> bytes:
-        return endless(request)
-
-    async with serving(endless) as it:
-        assert (await failure(it.ask())).code() is grpc.StatusCode.INTERNAL
-        assert (await failure(it.ask())).code() is grpc.StatusCode.INTERNAL
-
-
 async def test_a_client_that_waits_no_longer_gets_no_ok() -> None:
     """A deadline that passes ends the check and is DEADLINE_EXCEEDED for the client."""
     cancelled = asyncio.Event()
@@ -171,32 +108,6 @@ async def test_an_authorizer_that_cancels_itself_gives_no_ok() -> None:
         assert (await failure(it.ask(timeout=0.5))).code() is not grpc.StatusCode.OK
 
 
-async def test_a_request_above_the_limit_is_refused() -> None:
-    """A message above ``maxRecvMsgSizeBytes`` does not reach the authorizer."""
-    async with serving(echo, options=Options(max_receive_bytes=1000)) as it:
-        assert await it.ask(b"x" * 900)
-        assert (await failure(it.ask(b"x" * 1100))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert it.server.checks.received == 1
-
-
-async def test_other_methods_do_not_exist() -> None:
-    """Only Check and health are served."""
-    async with serving(echo) as it:
-        other: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = it.channel.unary_unary(f"/{SERVICE}/Other")
-        assert (await failure(other(b""))).code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_health_follows_readiness() -> None:
-    """Health is SERVING for the server and for Authorization when all parts are ready, else NOT_SERVING."""
-    parts = [Component("policies", ready=False)]
-    async with serving(echo, readiness=lambda: Status(tuple(parts))) as it:
-        assert await it.state() == await it.state(SERVICE) == "NOT_SERVING"
-        parts[0] = Component("policies", ready=True)
-        await until(it.state, "SERVING")
-        assert await it.state(SERVICE) == "SERVING"
-        assert (await failure(it.state("other"))).code() is grpc.StatusCode.NOT_FOUND
-
-
 async def test_health_survives_a_readiness_that_fails() -> None:
     """When the state cannot be found out, health says NOT_SERVING, and looks again."""
     broken = True
@@ -216,27 +127,6 @@ async def until(look: Callable[[], Awaitable[object]], wanted: object) -> None:
     async with asyncio.timeout(5):
         while await look() != wanted:
             await asyncio.sleep(0.05)
-
-
-async def test_a_connection_ends_at_its_age_and_no_request_with_it() -> None:
-    """After ``maxConnectionAge`` a client has to connect anew, and not one request is lost by that."""
-
-    async def slowly(request: bytes) -> bytes:
-        await asyncio.sleep(0.02)
-        return echo(request)
-
-    async with serving(slowly, options=Options(max_connection_age=0.5)) as it:
-        await it.ask()
-        loop = asyncio.get_running_loop()
-        until_then = loop.time() + 2
-        renewed = asyncio.create_task(it.channel.wait_for_state_change(grpc.ChannelConnectivity.READY))
-
-        async def client() -> None:
-            while loop.time() < until_then:
-                assert await it.ask() == b"answer to question"
-
-        await asyncio.gather(*(client() for _ in range(8)))
-        assert renewed.done()
 
 
 async def test_draining_answers_what_comes_and_what_is_under_way() -> None:

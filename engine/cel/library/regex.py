@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import re2  # type: ignore[import-untyped]  # google-re2 ships no type hints
@@ -90,6 +92,21 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     start, text, end = plain.groups()
     look = PLAIN_MATCHERS[bool(start), bool(end)]
     return lambda subject: look(subject, text)
+
+
+_patterns: weakref.WeakKeyDictionary[Callable[[str], bool], str] = weakref.WeakKeyDictionary()
+
+
+def literal(pattern: str) -> Callable[[str], bool]:
+    """Return the :func:`matcher` of a pattern, which :func:`pattern_of` can tell."""
+    made = matcher(pattern)
+    _patterns[made] = pattern
+    return made
+
+
+def pattern_of(made: object) -> str | None:
+    """Return the pattern that a function of :func:`literal` looks for, ``None`` if it is none."""
+    return _patterns.get(made) if isinstance(made, types.FunctionType) else None
 
 
 def _searching(pattern: Pattern) -> Callable[[str], bool]:

@@ -14,14 +14,17 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dulwich.object_store import DiskObjectStore
-from dulwich.objects import ObjectID
+from dulwich.objects import Commit, ObjectID, parse_tree
+from dulwich.pack import write_pack_from_container
 from dulwich.refs import Ref
+from dulwich.repo import Repo
 
 from engine.storage import StoreError
 from engine.storage.git.exchange import client_for, said_clearly
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from dulwich.client import FetchPackResult
+    from dulwich.object_store import BaseObjectStore
 
     from engine.storage.git.exchange import Exchange
 
@@ -45,6 +49,9 @@ MAX_PACKS: Final = 50
 """Each update is one more pack to look through; after so many of them everything is fetched anew."""
 
 LOCK_INTERVAL: Final = 0.02
+
+SUBMODULE: Final = 0o160000
+"""The type of an entry that names a commit elsewhere."""
 
 
 class UnusableError(Exception):
@@ -210,41 +217,104 @@ def fetch(exchange: Exchange, objects: DiskObjectStore, branch: str, have: Objec
 
     """
     ref = Ref(b"refs/heads/" + branch.encode())
+    bring = _copy if exchange.remote.protocol == "file" else _ask
+    file, commit, abort = objects.add_pack()
+    try:
+        with said_clearly():
+            found = bring(exchange, objects, ref, have, file.write)
+    except BaseException:
+        abort()
+        raise
+    if found == have:
+        abort()
+    else:
+        commit()
+    return found
+
+
+def _ask(
+    exchange: Exchange,
+    _: DiskObjectStore,
+    ref: Ref,
+    have: ObjectID | None,
+    write: Callable[[bytes], int],
+) -> ObjectID:
+    """Let a server send a pack of what is new."""
     found: list[ObjectID] = []
 
     def wanted(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
         del depth
-        if ref not in refs:
-            raise RefusedError(f"there is no branch `{branch}`")
-        found.append(refs[ref])
-        return [] if refs[ref] == have else [refs[ref]]
+        found.append(_last(refs, ref))
+        return [] if found[0] == have else found
 
-    file, commit, abort = objects.add_pack()
-    try:
-        with said_clearly(), contextlib.closing(client_for(exchange)) as client:
-            result: FetchPackResult = client.fetch_pack(
-                exchange.remote.path,
-                wanted,
-                _Haves(have),
-                _writer(exchange, file.write),
-                depth=1,
-                ref_prefix=[ref],
-            )
-            if result.object_format not in (None, "sha1"):
-                raise RefusedError(f"repositories with object format `{result.object_format}` cannot be read")
-    except BaseException:
-        abort()
-        raise
-    if found[0] == have:
-        abort()
-    else:
-        commit()
+    with contextlib.closing(client_for(exchange)) as client:
+        result: FetchPackResult = client.fetch_pack(
+            exchange.remote.path, wanted, _Haves(have), write, depth=1, ref_prefix=[ref]
+        )
+    if result.object_format not in (None, "sha1"):
+        raise RefusedError(f"repositories with object format `{result.object_format}` cannot be read")
     return found[0]
 
 
-def _writer(exchange: Exchange, write: Callable[[bytes], int]) -> Callable[[bytes], int]:
-    def written(data: bytes) -> int:
-        _ = exchange.remaining  # for servers that are paths: they have no connection to cut
-        return write(data)
+def _last(refs: Mapping[Ref, ObjectID], ref: Ref) -> ObjectID:
+    if ref not in refs:
+        raise RefusedError(f"there is no branch `{ref.decode().removeprefix('refs/heads/')}`")
+    return refs[ref]
 
-    return written
+
+def _copy(
+    exchange: Exchange,
+    objects: DiskObjectStore,
+    ref: Ref,
+    have: ObjectID | None,
+    write: Callable[[bytes], int],
+) -> ObjectID:
+    """Pack what is new in a repository on this machine."""
+
+    def written(data: bytes | bytearray | memoryview) -> int:
+        _ = exchange.remaining  # there is no connection to cut
+        return write(bytes(data))
+
+    with contextlib.closing(Repo(exchange.remote.path)) as source:
+        found = _last(source.get_refs(), ref)
+        if found != have:
+            before = None if have is None else _tree_of(objects, have)
+            there: BaseObjectStore = source.object_store
+            tree = _tree_of(there, found)
+            new = dict.fromkeys([found, *_new_below(there, tree, objects, before)])
+            write_pack_from_container(
+                written,
+                source.object_store,
+                [(each, None) for each in new],
+                source.object_format,
+                deltify=False,
+                reuse_deltas=False,  # to look for some takes longer than all the rest
+            )
+    return found
+
+
+def _tree_of(objects: BaseObjectStore, commit: ObjectID) -> ObjectID:
+    return ObjectID(Commit.from_string(objects.get_raw(commit)[1]).tree)
+
+
+def _new_below(
+    there: BaseObjectStore, tree: ObjectID, here: BaseObjectStore, before: ObjectID | None
+) -> Iterator[ObjectID]:
+    """Yield *tree*, and what is below it *there* and is not in the same place below *before*, *here*."""
+    if tree == before:
+        return
+    yield tree
+    known = {name: (mode, each) for name, mode, each in _entries(here, before)} if before else {}
+    for name, mode, each in _entries(there, tree):
+        old_mode, old = known.get(name, (0, None))
+        if each == old or stat.S_IFMT(mode) == SUBMODULE:
+            continue
+        if stat.S_ISDIR(mode):
+            yield from _new_below(there, each, here, old if stat.S_ISDIR(old_mode) else None)
+        else:
+            yield each
+
+
+def _entries(objects: BaseObjectStore, tree: ObjectID) -> Iterator[tuple[bytes, int, ObjectID]]:
+    for name, mode, each in parse_tree(objects.get_raw(tree)[1], 20):
+        yield name, mode, ObjectID(each)

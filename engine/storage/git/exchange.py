@@ -16,11 +16,12 @@ import threading
 import time
 from base64 import b64encode
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 from urllib.parse import urljoin, urlsplit
 
 import paramiko
-from dulwich.client import AbstractHttpGitClient, GitClient, LocalGitClient, TraditionalGitClient
+from dulwich.client import AbstractHttpGitClient, GitClient, TraditionalGitClient
 from dulwich.errors import GitProtocolError, NotGitRepository
 from dulwich.protocol import Protocol as GitProtocol
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 MAX_RECEIVED: Final = 1024 * 1024 * 1024
 """Bytes that one exchange may bring."""
+
+THIN: Final = True
+"""Whether packs may refer to what we have. Otherwise git sends everything again to whoever has a commit
+without its history."""
 
 MAX_REDIRECTS: Final = 3
 MAX_WORDS: Final = 300
@@ -59,14 +64,13 @@ class Exchange:
     def __init__(self, remote: Remote, seconds: float) -> None:
         self.remote = remote
         self._ends = time.monotonic() + seconds
+        self._too_long = f"no end within {seconds:g} s (`operationTimeout`)"
         self._sockets: list[socket.socket] = []
         self._opened = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._cut = ""
         self._received = 0
-        self._timer = threading.Timer(
-            seconds, self.cut, [f"no end within {seconds:g} s (`operationTimeout`)"]
-        )
+        self._timer = threading.Timer(seconds, self.cut, [self._too_long])
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -76,8 +80,13 @@ class Exchange:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._timer.cancel()
         self._opened.close()
-        if self._cut and isinstance(error, Exception):
-            raise StoreError(self._cut) from None
+        if self._over and isinstance(error, Exception):
+            raise StoreError(self._over) from None
+
+    @property
+    def _over(self) -> str:
+        """Why the exchange has to end; empty while it may go on."""
+        return self._cut or (self._too_long if time.monotonic() >= self._ends else "")
 
     @property
     def remaining(self) -> float:
@@ -87,10 +96,10 @@ class Exchange:
             StoreError: none are.
 
         """
-        left = self._ends - time.monotonic()
-        if self._cut or left <= 0:
-            raise StoreError(self._cut or "no end in time (`operationTimeout`)")
-        return left
+        over = self._over
+        if over:
+            raise StoreError(over)
+        return max(self._ends - time.monotonic(), 0.001)
 
     def cut(self, reason: str) -> None:
         """End the exchange now."""
@@ -100,6 +109,15 @@ class Exchange:
                 with contextlib.suppress(OSError):
                     # Not SSLSocket's own method: that one lets go of what a reading thread is using.
                     socket.socket.shutdown(each, socket.SHUT_RDWR)
+
+    def _connected(self, host: str, port: int) -> socket.socket:
+        failed: OSError = OSError("the name has no address")
+        for address in _addresses(host, port, self.remaining):
+            try:
+                return socket.create_connection(address, timeout=self.remaining)
+            except OSError as error:
+                failed = error
+        raise failed
 
     def closes(self, opened: Closable) -> None:
         """Close something at the end."""
@@ -124,7 +142,7 @@ class Exchange:
 
         """
         try:
-            made = socket.create_connection((host, port), timeout=self.remaining)
+            made = self._connected(host, port)
             if tls is not None:
                 made = tls.wrap_socket(made, server_hostname=host, do_handshake_on_connect=False)
             self.closes(made)
@@ -140,6 +158,27 @@ class Exchange:
         except OSError as error:
             raise StoreError(f"cannot connect to `{host}` port {port}: {error.strerror or error}") from None
         return made
+
+
+def _addresses(host: str, port: int, seconds: float) -> list[tuple[str, int]]:
+    """Look a name up in a thread, because what the system does for that has no end of its own."""
+    answers: SimpleQueue[list[tuple[str, int]] | OSError] = SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put([(str(address[0]), port) for *_, address in found])
+        except OSError as error:
+            answers.put(error)
+
+    threading.Thread(target=look_up, name="git-store-names", daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except Empty:
+        raise StoreError(f"the name `{host}` is not found in time") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
 @contextlib.contextmanager
@@ -166,12 +205,7 @@ def cleaned(text: str) -> str:
 
 def client_for(exchange: Exchange) -> GitClient:
     """Return what speaks git over the remote's protocol."""
-    remote = exchange.remote
-    if remote.protocol == "file":
-        return LocalGitClient(thin_packs=False, quiet=True)
-    if remote.protocol == "ssh":
-        return _Ssh(exchange)
-    return _Http(exchange)
+    return _Ssh(exchange) if exchange.remote.protocol == "ssh" else _Http(exchange)
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------
@@ -182,7 +216,7 @@ class _Http(AbstractHttpGitClient):
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        super().__init__(str(exchange.remote), dumb=False, thin_packs=False, quiet=True)
+        super().__init__(str(exchange.remote), dumb=False, thin_packs=THIN, quiet=True)
         remote = exchange.remote
         self._tls = ssl.create_default_context() if remote.protocol == "https" else None
         credentials = b64encode(f"{remote.user}:{remote.password}".encode()).decode()
@@ -295,7 +329,7 @@ class _Ssh(TraditionalGitClient):
     """Runs git's command on the server, if that is the server that we know."""
 
     def __init__(self, exchange: Exchange) -> None:
-        super().__init__(thin_packs=False, quiet=True)
+        super().__init__(thin_packs=THIN, quiet=True)
         self._exchange = exchange
 
     def _connect(
@@ -366,7 +400,9 @@ def _known_hosts(file: str) -> list[Path]:
         if not Path(file).is_file():
             raise RefusedError(f"there is no file `{file}` (`ssh.knownHostsFile`)")
         return [Path(file)]
-    return [path for path in (Path(each).expanduser() for each in SYSTEM_KNOWN_HOSTS) if path.is_file()]
+    with contextlib.suppress(RuntimeError):  # a user without a home directory
+        return [path for path in (Path(each).expanduser() for each in SYSTEM_KNOWN_HOSTS) if path.is_file()]
+    return []
 
 
 def _private_key(remote: Remote) -> paramiko.PKey:

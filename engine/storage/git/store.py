@@ -229,8 +229,16 @@ class GitStore:
 
 
 def default_checkout(remote: Remote) -> Path:
-    """Return a directory in the user's cache, one for each repository."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return a directory in the user's cache, one for each repository.
+
+    Raises:
+        StoreError: the user has none.
+
+    """
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        raise StoreError("this user has no home directory: the git driver needs a `checkoutDir`") from None
     name = hashlib.sha256(str(remote).encode()).hexdigest()[:16]
     return Path(cache) / "extauthz" / "git" / name
 

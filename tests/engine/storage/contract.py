@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pytest
 import yaml
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from engine.storage import Store
+
+AnyStore = TypeVar("AnyStore", bound="Store")
 
 PATIENCE = 20.0
 """Seconds that something which has to happen is waited for: the machine may be busy."""
@@ -463,7 +465,7 @@ class Calls:
 
 
 @contextmanager
-def closed(store: Store) -> Iterator[Store]:
+def closed(store: AnyStore) -> Iterator[AnyStore]:
     """Close *store* at the end."""
     try:
         yield store

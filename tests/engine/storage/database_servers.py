@@ -48,6 +48,15 @@ def ddl(name: str) -> str:
     return importlib.resources.files("engine.storage.sql.ddl").joinpath(f"{name}.sql").read_text()
 
 
+def _stands_still(process: int) -> bool:
+    """Tell whether every thread of a process is stopped: the signal reaches them one by one."""
+    states = (
+        file.read_text().rpartition(")")[2].split()[0]
+        for file in Path(f"/proc/{process}/task").glob("*/stat")
+    )
+    return all(state == "T" for state in states)
+
+
 class Server:
     """A server in a directory of its own."""
 
@@ -123,6 +132,8 @@ class Server:
         """Let it take connections and answer nothing."""
         for process in self._processes():
             os.kill(process, signal.SIGSTOP)
+            while not _stands_still(process):
+                time.sleep(0.01)
         self._paused = True
 
     def resume(self) -> None:

@@ -22,7 +22,7 @@ from tests.e2e.certificates import issue
 from tests.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 GIT_ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -139,6 +139,8 @@ class HttpServer:
         self.root = root
         self.tls = tls
         self.port = free_port()
+        self.is_old = False
+        """Whether to speak only the first version of git's protocol."""
         self.requests: list[str] = []
         self.redirects: dict[str, str] = {}
         """Beginnings of paths, and where they have moved to."""
@@ -177,6 +179,20 @@ class HttpServer:
             self._server.server_close()
             self._thread.join()
             self._server = None
+
+
+@contextlib.contextmanager
+def served_over_https(
+    repository: Repository, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HttpServer]:
+    """Serve a repository; this process, and those that it starts, trust the server's certificate."""
+    server = HttpServer(repository.path.parent, certificates)
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificates / "ca.crt"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def _handler(served: HttpServer) -> type[BaseHTTPRequestHandler]:
@@ -221,7 +237,7 @@ def _handler(served: HttpServer) -> type[BaseHTTPRequestHandler]:
                     **GIT_ENVIRONMENT,
                     "GIT_PROJECT_ROOT": str(served.root),
                     "GIT_HTTP_EXPORT_ALL": "1",
-                    "GIT_PROTOCOL": self.headers.get("Git-Protocol") or "",
+                    "GIT_PROTOCOL": "" if served.is_old else self.headers.get("Git-Protocol") or "",
                     "PATH_INFO": path,
                     "QUERY_STRING": query,
                     "REQUEST_METHOD": self.command,

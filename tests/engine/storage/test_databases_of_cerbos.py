@@ -280,9 +280,9 @@ def test_we_write_what_cerbos_writes(places: tuple[Place, Place], oracle: Admin)
     oracle.disable(SPARE)
     with closed(places[0].open()) as theirs, closed(places[1].open()) as ours:
         put_all(ours)
-        ours.disable_policies([SPARE])  # type: ignore[attr-defined]  # our class
+        ours.disable_policies([SPARE])
         assert rows(ours) == rows(theirs)
-        assert oracle.keys() == ours.list_policies(PolicyFilter(include_disabled=True))  # type: ignore[attr-defined]  # our class
+        assert oracle.keys() == ours.list_policies(PolicyFilter(include_disabled=True))
         assert dict(ours.read().files).keys() == dict(theirs.read().files).keys()
 
 
@@ -295,7 +295,7 @@ def test_we_read_what_cerbos_writes(places: tuple[Place, Place], oracle: Admin) 
         assert answers(engine) == their_answers(oracle.oracle)
         assert True in {action for answer in answers(engine) for action in answer.values()}
         keys = oracle.keys()
-        got = store.get_policies(keys)  # type: ignore[attr-defined]  # our class
+        got = store.get_policies(keys)
         assert [each.id for each in got] == keys
         for each in got:
             assert shown(each) == oracle.get(each.id)
@@ -313,15 +313,15 @@ def test_cerbos_reads_what_we_write(places: tuple[Place, Place], oracle: Admin) 
         oracle.reload()
         with Engine.from_store(store) as engine:
             assert answers(engine) == their_answers(oracle.oracle)
-            assert oracle.keys() == store.list_policies()  # type: ignore[attr-defined]  # our class
-            for each in store.get_policies(oracle.keys()):  # type: ignore[attr-defined]  # our class
+            assert oracle.keys() == store.list_policies()
+            for each in store.get_policies(oracle.keys()):
                 said = policy_messages.to_json(policy_messages.decode(each.definition))
                 assert {name: value for name, value in said.items() if name != "metadata"} == oracle.get(
                     each.id
                 )
-            store.put_policies([rule_policy("added")])  # type: ignore[attr-defined]  # our class
-            store.disable_policies([SPARE])  # type: ignore[attr-defined]  # our class
-            store.delete_policies(["principal.eve_example.com.vdefault"])  # type: ignore[attr-defined]  # our class
+            store.put_policies([rule_policy("added")])
+            store.disable_policies([SPARE])
+            store.delete_policies(["principal.eve_example.com.vdefault"])
             oracle.reload()
             assert engine.reload().ok
             assert answers(engine) == their_answers(oracle.oracle)

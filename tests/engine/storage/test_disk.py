@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine.storage import StoreError, open_store
+from engine.storage import Snapshot, StoreError, open_store
 from engine.storage.disk import DiskStore
 from tests.engine.storage.contract import POLICY, Calls, FilesContract, WatchedContract
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -216,3 +218,168 @@ def test_settings(tmp_path: Path) -> None:
         open_store("disk", {"dir": "x"})
     with pytest.raises(StoreError, match=r"unknown storage driver `dsk` .*did you mean `disk`"):
         open_store("dsk", {})
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+class Follower:
+    """Reads a watched store whenever it says that something may have changed."""
+
+    def __init__(self, store: DiskStore) -> None:
+        self.store = store
+        self.seen: Snapshot | None = None
+        self.error: StoreError | None = None
+
+    def __call__(self) -> None:
+        try:
+            self.seen = self.store.read()
+        except StoreError as error:
+            self.error = error
+
+    def sees(self, expected: Snapshot, seconds: float = 20.0) -> bool:
+        """Wait until the state is as *expected*, order and all."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            seen = self.seen
+            if seen == expected and seen is not None and list(seen.files) == list(expected.files):
+                return True
+            time.sleep(0.01)
+        return False
+
+
+def _replace(folder: Path, path: Path) -> None:
+    """Write beside the file and move it there, as editors do."""
+    beside = path.with_name(f".{path.name}.swp")
+    beside.write_bytes(POLICY + b"# moved\n")
+    beside.rename(path)
+
+
+def _add_folder(folder: Path, path: Path) -> None:
+    made = folder / f"more{len(list(folder.iterdir()))}"
+    made.mkdir()
+    (made / "b.yaml").write_bytes(POLICY)
+
+
+def _remove_folder(folder: Path, path: Path) -> None:
+    for each in folder.glob("more*"):
+        shutil.rmtree(each)
+
+
+def _link(folder: Path, path: Path) -> None:
+    (folder / ".hidden").mkdir(exist_ok=True)
+    (folder / ".hidden/real.yaml").write_bytes(POLICY)
+    if not (folder / "linked.yaml").is_symlink():
+        (folder / "linked.yaml").symlink_to(folder / ".hidden/real.yaml")
+
+
+def _change_what_a_link_leads_to(folder: Path, path: Path) -> None:
+    _link(folder, path)
+    (folder / ".hidden/real.yaml").write_bytes(POLICY + os.urandom(8).hex().encode())
+
+
+EDITS: tuple[Callable[[Path, Path], object], ...] = (
+    lambda folder, path: path.write_bytes(POLICY + os.urandom(8).hex().encode()),
+    lambda folder, path: path.write_bytes(POLICY + b"# the same\n"),
+    lambda folder, path: path.unlink(missing_ok=True),
+    lambda folder, path: (folder / "notes.txt").write_bytes(os.urandom(8)),
+    lambda folder, path: (folder / "_schemas/person.json").write_bytes(os.urandom(8)),
+    _replace,
+    _add_folder,
+    _remove_folder,
+    _link,
+    _change_what_a_link_leads_to,
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_follows_a_directory_sees_what_a_newcomer_would(tmp_path: Path, seed: int) -> None:
+    """After any change, the state of a watched store is that of one that looks for the first time."""
+    (tmp_path / "_schemas").mkdir()
+    (tmp_path / "deep").mkdir()
+    paths = [tmp_path / name for name in ("a.yaml", "deep/b.yaml", "deep/c.json")]
+    for path in paths:
+        path.write_bytes(POLICY)
+    random = Random(seed)  # noqa: S311 - for variety
+    store = DiskStore(tmp_path)
+    follower = Follower(store)
+    follower()
+    store.watch(follower)
+    try:
+        for _ in range(12):
+            random.choice(EDITS)(tmp_path, random.choice(paths))
+            if not follower.sees(DiskStore(tmp_path).read()):
+                assert follower.seen == DiskStore(tmp_path).read()
+    finally:
+        store.close()
+    assert follower.error is None
+
+
+def _lists(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that grows whenever the whole directory is gone through."""
+    times: list[None] = []
+    whole = store._list
+
+    def noting() -> Any:
+        times.append(None)
+        return whole()
+
+    monkeypatch.setattr(store, "_list", noting)
+    return times
+
+
+def test_a_written_file_is_looked_at_alone_and_all_files_when_there_is_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reading after a change does not go through the directory; one follows that does."""
+    monkeypatch.setattr("engine.storage.disk.LOOK_AROUND", 1.0)
+    (tmp_path / "a.yaml").write_bytes(POLICY)
+    store = DiskStore(tmp_path)
+    follower = Follower(store)
+    follower()
+    times = _lists(store, monkeypatch)
+    store.watch(follower)
+    try:
+        wait_for(lambda: len(times) == 1)  # the first look, whatever was seen
+        changed = POLICY + b"# changed\n"
+        (tmp_path / "a.yaml").write_bytes(changed)
+        assert follower.sees(Snapshot({"a.yaml": changed}))
+        assert len(times) == 1
+        wait_for(lambda: len(times) == 2)
+    finally:
+        store.close()
+
+
+def test_what_the_watch_has_missed_is_seen_when_there_is_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of which only a part was noticed is complete soon after."""
+    monkeypatch.setattr("engine.storage.disk.LOOK_AROUND", 0.5)
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_bytes(POLICY)
+    store = DiskStore(tmp_path)
+    follower = Follower(store)
+    follower()
+    monkeypatch.setattr(store, "_files_among", lambda _: frozenset({"a.yaml"}))
+    store.watch(follower)
+    try:
+        for name in "ab":
+            (tmp_path / f"{name}.yaml").write_bytes(POLICY + b"# changed\n")
+        changed = POLICY + b"# changed\n"
+        assert follower.sees(Snapshot({"a.yaml": changed, "b.yaml": changed}))
+    finally:
+        store.close()
+
+
+def test_whoever_asks_for_a_reading_gets_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the watch's own thread relies on what the watch has seen."""
+    (tmp_path / "a.yaml").write_bytes(POLICY)
+    store = DiskStore(tmp_path)
+    store.read()
+    store._written = frozenset({"a.yaml"})
+    (tmp_path / "b.yaml").write_bytes(POLICY)
+    assert sorted(store.read().files) == ["a.yaml", "b.yaml"]

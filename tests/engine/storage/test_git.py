@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from dulwich.object_store import DiskObjectStore
+from dulwich.objects import Blob
 
 from engine import Engine
 from engine.storage import Store, StoreError, open_store
@@ -34,7 +35,14 @@ from tests.engine.storage.contract import (
     policy,
     reading,
 )
-from tests.engine.storage.git_servers import Files, GitServer, HttpServer, Repository, SshServer
+from tests.engine.storage.git_servers import (
+    Files,
+    GitServer,
+    HttpServer,
+    Repository,
+    SshServer,
+    served_over_https,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -110,11 +118,8 @@ def store(changer: Branch) -> Iterator[Store]:
 
 @pytest.fixture
 def https(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    server = HttpServer(repository.path.parent, tmp_path / "certificates")
-    monkeypatch.setenv("SSL_CERT_FILE", str(server.certificates / "ca.crt"))
-    server.start()
-    yield server
-    server.stop()
+    with served_over_https(repository, tmp_path / "certificates", monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
@@ -184,15 +189,41 @@ def test_only_what_has_changed_is_read(
     get_raw = DiskObjectStore.get_raw
 
     def counted(objects: DiskObjectStore, name: ObjectID) -> tuple[int, bytes]:
-        if "checkouts" in str(objects.path):  # and not in the repository that is fetched from
-            read.append(name)
-        return get_raw(objects, name)
+        kind, content = get_raw(objects, name)
+        if kind == Blob.type_num and "checkouts" in str(objects.path):  # and not where it is fetched from
+            read.append(content)
+        return kind, content
 
     monkeypatch.setattr(DiskObjectStore, "get_raw", counted)
     repository.commit({"7.yaml": policy("kind7", "edit"), "8.yaml": None, "moved.yaml": contents["8.yaml"]})
     after = store.read()
     assert after.files["moved.yaml"] is before.files["8.yaml"]
-    assert len(read) == 3  # the commit, its tree, one file
+    assert read == [policy("kind7", "edit")]
+
+
+@pytest.mark.parametrize("protocol", ["https", "old https", "ssh"])
+def test_only_what_has_changed_is_fetched(
+    protocol: str, https: HttpServer, ssh: SshServer, changer: Branch, tmp_path: Path
+) -> None:
+    """A server sends what another commit has more, and not everything again; nor any history."""
+    servers: dict[str, GitServer] = {"https": https, "ssh": ssh}
+    changer.server, checkout = servers[protocol.removeprefix("old ")], tmp_path / "checkout"
+    https.is_old = protocol == "old https"
+    changer.put("old.yaml", policy("old"))
+    changer.together({f"{number}.yaml": policy(f"kind{number}") for number in range(50)} | {"old.yaml": b"x"})
+    with closed(changer.open(checkoutDir=str(checkout))) as store:
+        store.read()
+        assert packed(checkout) == [54]  # a commit, its tree, 52 files
+        changer.put("7.yaml", policy("kind7", "edit"))
+        store.read()
+    more, all_of_before = packed(checkout)
+    assert (more <= 6, all_of_before) == (True, 54)  # with what the differences are to
+
+
+def packed(checkout: Path) -> list[int]:
+    """Count the objects in each pack, in order."""
+    packs = (checkout / "clone" / "objects" / "pack").glob("*.pack")
+    return sorted(int.from_bytes(file.read_bytes()[8:12], "big") for file in packs)
 
 
 @pytest.mark.parametrize(
@@ -402,6 +433,12 @@ def test_stores_share_a_directory(changer: Branch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores try only once at the start."""
+    monkeypatch.setattr("engine.storage.git.store.ATTEMPTS", 1)
+
+
+@pytest.fixture
 def silent() -> Iterator[int]:
     """Listen on a port, accept, and never say a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -436,6 +473,7 @@ def dripping() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("protocol", ["http", "https", "ssh"])
 def test_a_server_that_never_answers(protocol: str, silent: int, changer: Branch, ssh: SshServer) -> None:
     """`operationTimeout` ends what would hang for ever."""
@@ -444,9 +482,26 @@ def test_a_server_that_never_answers(protocol: str, silent: int, changer: Branch
     assert_ends_in_time(changer, protocol=protocol, url=url, ssh=key, https=None)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_answers_too_slowly(dripping: int, changer: Branch) -> None:
     """And also what is never quite silent."""
     assert_ends_in_time(changer, protocol="http", url=f"http://127.0.0.1:{dripping}/policies.git")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_name_that_is_never_found(changer: Branch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a resolver that does not answer hold anybody up."""
+    ended = threading.Event()
+
+    def never(*_: object, **__: object) -> list[object]:
+        ended.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    try:
+        assert_ends_in_time(changer, protocol="http", url="http://git.example.com/policies.git")
+    finally:
+        ended.set()
 
 
 def assert_ends_in_time(changer: Branch, **settings: object) -> None:

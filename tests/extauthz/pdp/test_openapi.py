@@ -10,12 +10,16 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from engine import Engine
-from extauthz.pdp import Pdp, openapi, protojson
+from extauthz.pdp import Pdp, admin_methods, openapi, protojson
+from extauthz.pdp.admin_messages import POLICY
+from extauthz.pdp.admin_operations import ADMIN_OPERATIONS
 from extauthz.pdp.auxdata import AuxDataReader
 from extauthz.pdp.field_words import EVERYWHERE, HERE
+from extauthz.pdp.method import Caller
 from extauthz.pdp.operations import EXPLAIN_OPERATION, OPERATIONS
 from extauthz.pdp.rest import HEALTH_PATH, Rest
-from extauthz.pdp.services import FILES, METHODS, Caller, answers
+from extauthz.pdp.schema import message_type
+from extauthz.pdp.services import FILES, METHODS, answers
 from tests.extauthz.pdp.authzen_cases import POLICIES
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ TYPES = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
     FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
+    FieldDescriptor.TYPE_UINT32: {"type": "integer", "format": "int64"},
+    FieldDescriptor.TYPE_BYTES: {"type": "string", "format": "byte"},
 }
 
 
@@ -40,6 +46,13 @@ def document() -> dict[str, Any]:
 def explaining() -> dict[str, Any]:
     """Return the document where decisions are explained too."""
     loaded: dict[str, Any] = json.loads(openapi.document(explain=True))
+    return loaded
+
+
+@cache
+def whole() -> dict[str, Any]:
+    """Return the document where everything is served."""
+    loaded: dict[str, Any] = json.loads(openapi.document(explain=True, admin=True))
     return loaded
 
 
@@ -74,10 +87,27 @@ def test_explanations_are_an_addition() -> None:
     assert len(explaining()["tags"]) == len(document()["tags"]) + 1
 
 
-@pytest.mark.parametrize("explain", [False, True])
-def test_every_reference_leads_somewhere(explain: bool) -> None:
+def test_the_admin_api_is_an_addition() -> None:
+    """The document tells of the admin API where it is served, alone or beside decisions."""
+    admin = json.loads(openapi.document(pdp=False, admin=True))
+    calls = {(path, verb.upper()) for path, verbs in admin["paths"].items() for verb in verbs}
+    assert calls == {(each.path, each.verb) for each in admin_methods.METHODS} | {(HEALTH_PATH, "GET")}
+    assert {each.method for each in ADMIN_OPERATIONS} == set(admin_methods.METHODS)
+    assert whole()["paths"].keys() == explaining()["paths"].keys() | admin["paths"].keys()
+    assert "securityDefinitions" not in document()
+    guarded = {
+        path: verbs
+        for path, verbs in whole()["paths"].items()
+        if any("security" in x for x in verbs.values())
+    }
+    assert guarded == {path: verbs for path, verbs in admin["paths"].items() if path != HEALTH_PATH}
+    (names,) = list(admin["paths"]["/admin/policy/delete"]["post"]["parameters"])
+    assert (names["name"], names["in"], names["collectionFormat"]) == ("id", "query", "multi")
+
+
+@pytest.mark.parametrize("said", [document(), explaining(), whole()], ids=["plain", "explaining", "whole"])
+def test_every_reference_leads_somewhere(said: dict[str, Any]) -> None:
     """No reference dangles, and no definition is left without one."""
-    said = explaining() if explain else document()
     assert set(references(said)) == {f"#/definitions/{name}" for name in said["definitions"]}
 
 
@@ -92,14 +122,14 @@ def references(value: Any) -> Iterator[str]:
             yield from references(item)
 
 
-OURS = sorted(explaining()["definitions"].keys() - openapi.FOREIGN.keys())
+OURS = sorted(whole()["definitions"].keys() - openapi.FOREIGN.keys() - {POLICY})
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_definitions_are_the_descriptors(name: str) -> None:
     """Each definition has the fields of the message's descriptor, by their JSON names, with their types."""
     message = FILES.pool.FindMessageTypeByName(name)
-    properties = explaining()["definitions"][name]["properties"]
+    properties = whole()["definitions"][name]["properties"]
     assert {key: kind(schema) for key, schema in properties.items()} == {
         field.json_name: described(field) for field in message.fields
     }
@@ -137,7 +167,8 @@ def single(field: FieldDescriptor) -> dict[str, Any]:
 
 def test_every_sentence_has_its_field() -> None:
     """Nothing is said about fields that do not exist, and no sentence is hidden behind another."""
-    fields = {name: set(FILES.pool.FindMessageTypeByName(name).fields_by_name) for name in OURS}
+    requests = [message_type(each.request).full_name for each in admin_methods.METHODS]
+    fields = {name: set(FILES.pool.FindMessageTypeByName(name).fields_by_name) for name in (*OURS, *requests)}
     assert {name: set(words) - fields.get(name, set()) for name, words in HERE.items()} == {
         name: set() for name in HERE
     }

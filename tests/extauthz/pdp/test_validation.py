@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from extauthz.pdp import messages, protojson
+from extauthz.pdp import admin_messages, messages, protojson
 from extauthz.pdp.errors import Code, PdpError
 from extauthz.pdp.messages import CheckResourcesRequest, ResourceEntry
 from extauthz.pdp.services import CODEC
@@ -24,6 +24,11 @@ PAIRS = {
     messages.CheckResourceSetRequest: request_pb2.CheckResourceSetRequest,
     messages.CheckResourceBatchRequest: request_pb2.CheckResourceBatchRequest,
     messages.PlanResourcesRequest: request_pb2.PlanResourcesRequest,
+    admin_messages.ListPoliciesRequest: request_pb2.ListPoliciesRequest,
+    admin_messages.DeletePolicyRequest: request_pb2.DeletePolicyRequest,
+    admin_messages.EnablePolicyRequest: request_pb2.EnablePolicyRequest,
+    admin_messages.GetSchemaRequest: request_pb2.GetSchemaRequest,
+    admin_messages.AddOrUpdateSchemaRequest: request_pb2.AddOrUpdateSchemaRequest,
 }
 
 NAMES = st.sampled_from(["", "a", "b", "a-b", "é", "a.b", ".", "a.b-c", "-x", "a..b", "a\n", 'q"'])
@@ -46,7 +51,19 @@ INSTANCES = st.dictionaries(NAMES, _some(attr=ATTRIBUTES), max_size=2)
 SET = _some(kind=NAMES, policyVersion=NAMES, scope=NAMES, instances=INSTANCES)
 PLANNED = _some(kind=NAMES, policyVersion=NAMES, scope=NAMES, attr=ATTRIBUTES)
 MANY = st.lists(NAMES | st.integers(0, 40).map(str), max_size=24)
+IDS = _some(id=st.lists(NAMES | st.just("x" * 256) | st.integers(0, 40).map(str), max_size=24))
+SCHEMA = _some(id=NAMES | st.just("y" * 256), definition=st.sampled_from(["", "e30=", "MDEyMzQ1Njc4OQ=="]))
 REQUESTS = st.one_of(
+    st.tuples(
+        st.just(admin_messages.ListPoliciesRequest),
+        _some(policyId=st.lists(NAMES, max_size=30), nameRegexp=NAMES),
+    ),
+    st.tuples(st.just(admin_messages.DeletePolicyRequest), IDS),
+    st.tuples(st.just(admin_messages.EnablePolicyRequest), IDS),
+    st.tuples(st.just(admin_messages.GetSchemaRequest), IDS),
+    st.tuples(
+        st.just(admin_messages.AddOrUpdateSchemaRequest), _some(schemas=st.lists(SCHEMA, max_size=101))
+    ),
     st.tuples(
         st.just(messages.CheckResourcesRequest),
         _some(

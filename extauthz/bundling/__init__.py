@@ -1,0 +1,1 @@
+"""``extauthz bundle``: making, signing, checking and publishing bundles of policies."""

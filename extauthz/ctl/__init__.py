@@ -1,0 +1,1 @@
+"""``extauthz ctl``: policies and schemas over the admin API of a server, as ``cerbosctl`` does it."""

@@ -1,0 +1,277 @@
+"""Who is compared: how each server is started, and what it is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from extauthz.transport import envoy
+from extauthz.transport.calls import Options
+from tests.bench.empty_server import LISTENING
+from tests.bench.peers import build, expenses
+from tests.bench.processes import await_ready, listens, running
+from tests.bench.service import CONFIGURATION, ISSUER, environment, user_token, write_policies
+from tests.differential import oracle
+from tests.extauthz.key_server import jwks, private_key
+from tests.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from tests.bench.peers.expenses import Question
+
+CORES: Final = os.cpu_count() or 1
+AUDIENCE: Final = "api"
+EMPTY: Final = Path(__file__).resolve().parents[1] / "empty_server.py"
+GRPCIO: Final = "grpcio"
+ENVOY: Final = "envoy"
+REGO: Final = Path(__file__).resolve().parent / "expenses.rego"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    roots: tuple[int, ...]
+    """The processes that do its work; their children belong to it."""
+    port: int
+    question: Question
+
+
+class Place:
+    """What the servers of one run share: a directory, the token of the caller, the policies, one Cerbos."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-peers-")))
+        self.bearer = user_token()
+        self.policies = self.directory / "policies"
+        self.policies.mkdir()
+        write_policies(self.policies)
+
+    @cached_property
+    def cerbos(self) -> oracle.Oracle:
+        """The real Cerbos over the policies; started when it is first asked for."""
+        return self._stack.enter_context(oracle.cerbos(self.policies))
+
+    def folder(self, name: str) -> Path:
+        """Make a directory for one server."""
+        made = self.directory / name
+        made.mkdir()
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A row of the comparison."""
+
+    name: str
+    start: Callable[[Place], AbstractContextManager[Server]]
+    missing: Callable[[], str | None] = lambda: None
+    """Says why it cannot be run here; None if it can."""
+    behind_envoy: bool = False
+    """Whether it is also measured as the ext_authz server of a real Envoy."""
+    raw_headers: bool = False
+    """Whether Envoy sends it headers as they are (``encode_raw_headers``), as its makers advise."""
+
+
+# --- ours -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _extauthz(place: Place, transport: str, workers: int) -> Iterator[Server]:
+    directory = place.folder(f"extauthz-{transport}-{workers}")
+    port, http = free_port(), free_port()
+    variables = environment(
+        place.policies, grpc=f"127.0.0.1:{port}", http=f"127.0.0.1:{http}", workers=workers
+    )
+    with extauthz(directory, variables, http, transport) as pid:
+        yield Server((pid,), port, expenses.ext_authz(place.bearer))
+
+
+@contextmanager
+def extauthz(
+    directory: Path, variables: Mapping[str, str], http: int, transport: str = GRPCIO
+) -> Iterator[int]:
+    """Run ``extauthz serve`` by the configuration of tests/bench/service.py; ready, every worker of it."""
+    settings, log = directory / "extauthz.yaml", directory / "extauthz.log"
+    settings.write_text(CONFIGURATION)
+    command = [sys.executable, "-m", "extauthz", "serve", "--config", str(settings), "--transport", transport]
+    with running(command, log, variables) as process:
+        await_ready(process, log, lambda: _says_200(f"http://127.0.0.1:{http}/readyz"), START_PATIENCE)
+        yield process.pid
+
+
+START_PATIENCE: Final = 300.0
+"""Seconds; 10,000 policies take long on a busy machine."""
+
+
+def _says_200(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def _empty(place: Place, workers: int) -> Iterator[Server]:
+    """Run empty handlers that share a port, as workers do."""
+    port = free_port()
+    directory = place.folder(f"empty-{workers}")
+    with ExitStack() as stack:
+        pids = []
+        for number in range(workers):
+            log = directory / f"{number}.log"
+            process = stack.enter_context(running([sys.executable, str(EMPTY), str(port)], log))
+            await_ready(process, log, lambda log=log: LISTENING in log.read_text())  # type: ignore[misc] # mypy cannot infer a lambda with a default
+            pids.append(process.pid)
+        asked = expenses.ext_authz(place.bearer)
+        yield Server(tuple(pids), port, expenses.asked_of_nobody(asked))
+
+
+@contextmanager
+def _empty_envoy(place: Place, workers: int) -> Iterator[Server]:
+    """Run the empty ASGI handler as the transport ``envoy`` runs ours: an Envoy for each worker."""
+    port = free_port()
+    directory = place.folder(f"empty-envoy-{workers}")
+    variables = envoy.environment()
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    with ExitStack() as stack:
+        pids = []
+        for number in range(workers):
+            log, admin = directory / f"{number}.log", directory / f"{number}.sock"
+            bootstrap = envoy.bootstrap(address, Options(), admin=str(admin), app=EMPTY_APP)
+            process = stack.enter_context(running(envoy.command(bootstrap, "warning"), log, variables))
+            await_ready(process, log, lambda admin=admin: _is_live(admin))  # type: ignore[misc] # as above
+            pids.append(process.pid)
+        yield Server(tuple(pids), port, expenses.asked_of_nobody(expenses.ext_authz(place.bearer)))
+
+
+EMPTY_APP: Final = "tests.bench.empty_asgi:app"
+
+
+def _is_live(admin: Path) -> bool:
+    """Ask an Envoy, by its administration, whether its listeners are up."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(admin))) as client:
+        try:
+            return client.get("http://envoy/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+
+# --- peers ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _cerbos_grpc(place: Place) -> Iterator[Server]:
+    yield Server((place.cerbos.pid,), place.cerbos.grpc_port, expenses.cerbos_grpc())
+
+
+@contextmanager
+def _cerbos_rest(place: Place) -> Iterator[Server]:
+    yield Server((place.cerbos.pid,), place.cerbos.http_port, expenses.cerbos_rest())
+
+
+@contextmanager
+def _cerbos_adapter(place: Place) -> Iterator[Server]:
+    directory = place.folder("cerbos-adapter")
+    key, log, port = directory / "issuer.pem", directory / "adapter.log", free_port()
+    public = private_key("rsa").public_key()
+    key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    command = [
+        *(str(build.binary(ADAPTER)), "-listen", f"127.0.0.1:{port}", "-cerbos", place.cerbos.grpc_address),
+        *("-key", str(key), "-issuer", ISSUER, "-audience", AUDIENCE),
+    ]
+    with running(command, log) as process:
+        await_ready(process, log, lambda: listens(port))
+        yield Server((process.pid, place.cerbos.pid), port, expenses.ext_authz(place.bearer))
+
+
+@contextmanager
+def _opa(place: Place) -> Iterator[Server]:
+    directory = place.folder("opa")
+    data, log, port = directory / "data.json", directory / "opa.log", free_port()
+    known = {"jwks": jwks("rsa").decode(), "issuer": ISSUER, "audience": AUDIENCE}
+    data.write_text(json.dumps(known))
+    command = [
+        *(str(build.binary(OPA)), "-listen", f"127.0.0.1:{port}"),
+        *("-policy", str(REGO), "-data", str(data)),
+    ]
+    with running(command, log) as process:
+        await_ready(process, log, lambda: listens(port))
+        yield Server((process.pid,), port, expenses.ext_authz(place.bearer))
+
+
+ADAPTER: Final = "cerbos-adapter"
+OPA: Final = "opa-authz"
+
+
+def _no_pyvoy() -> str | None:
+    try:
+        envoy.module()
+        envoy.binary()
+    except envoy.MissingError as missing:
+        return str(missing)
+    return None
+
+
+def _no_cerbos() -> str | None:
+    return None if oracle.find_binary() is not None else "no Cerbos: `make oracle`"
+
+
+def _no_adapter() -> str | None:
+    return _no_cerbos() or build.missing(ADAPTER)
+
+
+def workers(number: int) -> str:
+    """Name a number of workers."""
+    return f"{number} worker{'s' if number > 1 else ''}"
+
+
+EMPTY_ONE: Final = f"empty, grpcio, {workers(1)}"
+EMPTY_ENVOY: Final = f"empty, envoy, {workers(CORES)}"
+OURS_ENVOY_ONE: Final = f"extauthz, envoy, {workers(1)}"
+OURS_ENVOY: Final = f"extauthz, envoy, {workers(CORES)}"
+EMPTY_ALL: Final = f"empty, grpcio, {workers(CORES)}"
+OURS_ONE: Final = f"extauthz, grpcio, {workers(1)}"
+OURS_ALL: Final = f"extauthz, grpcio, {workers(CORES)}"
+CERBOS_GRPC: Final = "Cerbos, gRPC"
+CERBOS_REST: Final = "Cerbos, REST"
+CERBOS_ADAPTER: Final = "Cerbos behind an adapter"
+OPA_AUTHZ: Final = "OPA as ext_authz server"
+
+SIDES: Final = (
+    Side(EMPTY_ONE, partial(_empty, workers=1)),
+    Side(OURS_ONE, partial(_extauthz, transport=GRPCIO, workers=1)),
+    Side(EMPTY_ALL, partial(_empty, workers=CORES)),
+    Side(
+        OURS_ALL,
+        partial(_extauthz, transport=GRPCIO, workers=CORES),
+        behind_envoy=True,
+        raw_headers=True,
+    ),
+    Side(EMPTY_ENVOY, partial(_empty_envoy, workers=CORES), _no_pyvoy),
+    Side(OURS_ENVOY_ONE, partial(_extauthz, transport=ENVOY, workers=1), _no_pyvoy),
+    Side(
+        OURS_ENVOY,
+        partial(_extauthz, transport=ENVOY, workers=CORES),
+        _no_pyvoy,
+        behind_envoy=True,
+        raw_headers=True,
+    ),
+    Side(CERBOS_GRPC, _cerbos_grpc, _no_cerbos),
+    Side(CERBOS_REST, _cerbos_rest, _no_cerbos),
+    Side(CERBOS_ADAPTER, _cerbos_adapter, _no_adapter, behind_envoy=True),
+    Side(OPA_AUTHZ, _opa, partial(build.missing, OPA), behind_envoy=True),
+)
