@@ -48,7 +48,9 @@ class Looks:
 class Looking(Protocol):
     """A store that looks for changes by itself, and counts how often."""
 
-    looks: Looks
+    @property
+    def looks(self) -> Looks:
+        """How often so far; the same object each time."""
 
 
 class Poller:
