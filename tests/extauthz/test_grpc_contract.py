@@ -83,18 +83,27 @@ def test_many_at_once(it: Serving) -> None:
     assert all(call.result().split()[1] == request for request, call in calls.items())
 
 
-OTHERWISE = {
-    b"cancelled": "grpcio leaves the call to its deadline: see test_grpcio.py",
-    b"exit of Python": "grpcio's loop ends, and with it the process: see test_server.py on what follows",
-}
-"""Where grpcio's way to an error is another one."""
+ONLY_ENVOY = pytest.mark.parametrize("it", ["envoy"], indirect=True, scope="module")
+"""For what grpcio does not look at, or does in another way."""
+OTHERWISE = {b"cancelled", b"exit of Python"}
+"""Where grpcio's way to an error is another one: it leaves a cancelled call to its deadline (test_grpcio.py),
+and when its loop ends, so does the process (test_server.py)."""
 
 
-@pytest.mark.parametrize("request_", FAILURES.keys(), ids=bytes.decode)
+@pytest.mark.parametrize("request_", sorted(FAILURES.keys() - OTHERWISE), ids=bytes.decode)
 def test_what_is_not_an_answer_is_an_error(it: Serving, request_: bytes) -> None:
     """An exception or an empty answer of the authorizer's is a gRPC error that tells nothing, never an OK."""
-    if it.transport == "grpcio" and request_ in OTHERWISE:
-        pytest.skip(OTHERWISE[request_])
+    fails_with_a_word(it, request_)
+
+
+@ONLY_ENVOY
+@pytest.mark.parametrize("request_", sorted(OTHERWISE), ids=bytes.decode)
+def test_inside_of_envoy_an_end_is_an_error_too(it: Serving, request_: bytes) -> None:
+    """A check that is cancelled, or that wants to end Python, is an error like any other."""
+    fails_with_a_word(it, request_)
+
+
+def fails_with_a_word(it: Serving, request_: bytes) -> None:
     lines = len(it.process.lines)
     error = it.failure(request_)
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "the check failed")
@@ -164,12 +173,21 @@ def with_headers(address: str, flag: int, headers: dict[str, str | None]) -> Ans
     return asked(address, frame(b"question", flag=flag), headers=headers)
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", sorted(WRONG.keys() - LENIENT))
 def test_what_is_not_a_call_is_never_ok(it: Serving, name: str) -> None:
     """A request that breaks gRPC's rules does not reach the authorizer and is not answered with OK."""
+    is_never_ok(it, name)
+
+
+@ONLY_ENVOY
+@pytest.mark.parametrize("name", sorted(LENIENT))
+def test_inside_of_envoy_the_rules_are_kept_more_strictly(it: Serving, name: str) -> None:
+    """What grpcio lets pass is refused as well."""
+    is_never_ok(it, name)
+
+
+def is_never_ok(it: Serving, name: str) -> None:
     send, status = WRONG[name]
-    if it.transport == "grpcio" and name in LENIENT:
-        pytest.skip("grpcio does not look at that")
     before = it.counted("asked")
     answered = send(it.address)
     assert answered.status != OK
@@ -177,10 +195,9 @@ def test_what_is_not_a_call_is_never_ok(it: Serving, name: str) -> None:
     assert it.counted("asked") == before
 
 
+@ONLY_ENVOY
 def test_a_compressed_message_is_told_what_would_do(it: Serving) -> None:
     """Who compresses in a way that is not known hears which ways are (grpc/doc/compression.md)."""
-    if it.transport == "grpcio":
-        pytest.skip("grpcio says so only with its usual answers")
     answered = with_headers(it.address, 1, {"grpc-encoding": "snappy"})
     assert "identity" in answered.headers["grpc-accept-encoding"]
 

@@ -327,7 +327,7 @@ async def replaced(
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_no_request_is_lost_when_a_server_leaves(start: Start, workers: int) -> None:
     """SIGTERM under load beside a second server: every request is answered, by the one or the other."""
-    first = start(workers=workers, drain="3s")
+    first = start(workers=workers, drain="8s")  # clients on a busy machine hear late that they are to go
     await asyncio.to_thread(first.wait_until_ready)
     leaving = first.workers()
     counts, second = await replaced(start, first, clients=24)
@@ -339,7 +339,7 @@ async def test_no_request_is_lost_when_a_server_leaves(start: Start, workers: in
 
 async def test_slow_requests_are_answered_while_a_server_leaves(start: Start) -> None:
     """Requests that take long are answered too when the server is told to stop in the middle of them."""
-    first = start(drain="4s", pause=0.4)
+    first = start(drain="8s", pause=0.4)
     await asyncio.to_thread(first.wait_until_ready)
     leaving = first.workers()
     counts, second = await replaced(start, first, clients=16, pause=0.4)
