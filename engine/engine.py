@@ -73,6 +73,21 @@ class Reload:
         return not self.faults
 
 
+@dataclass(slots=True)
+class Reloads:
+    """What became of all attempts after the first loading, as plain numbers: what metrics tell."""
+
+    ok: int = 0
+
+    failed: int = 0
+
+    unreadable: int = 0
+    """Those among the failed in which the store could not be read."""
+
+    last_read: float = 0.0
+    """When the store was last read, whatever was in it; seconds since the epoch, 0 for never."""
+
+
 class Engine:
     """Answers checks from the rule table that is in force."""
 
@@ -93,6 +108,7 @@ class Engine:
         self._loader = loader or Loader(table.settings)
         self._listeners = [on_reload] if on_reload else []
         self._lock = threading.Lock()
+        self.reloads = Reloads(last_read=0.0 if store is None else time.time())
         self._status = self._result(time.monotonic())
 
     # -- making one ----------------------------------------------------------------------------------------
@@ -294,23 +310,34 @@ class Engine:
             started = time.monotonic()
             try:
                 result = self._reload(started)
+                self.reloads.ok += 1
             except (PolicyError, StoreError) as error:
                 result = self._result(started, faults=_faults(error))
             except Exception as error:  # a bug of ours must not end the watching thread
                 logger.exception("reloading policies failed")
                 result = self._result(started, faults=(Fault("", 0, 0, f"internal error: {error!r}"),))
+            self.reloads.failed += not result.ok
             return self._conclude(result)
 
     def _reload(self, started: float) -> Reload:
         if self._store is None:
             raise StoreError("the engine has no store to reload from")
-        snapshot = self._store.read()
+        snapshot = self._read(self._store)
         table = self._loader.table(snapshot)
         changed = table is not self._table
         if changed:
             self._table = table
         self._revision, self._snapshot = snapshot.revision, snapshot
         return self._result(started, changed=changed)
+
+    def _read(self, store: Store) -> Snapshot:
+        try:
+            snapshot = store.read()
+        except StoreError:
+            self.reloads.unreadable += 1
+            raise
+        self.reloads.last_read = time.time()
+        return snapshot
 
     def _result(self, started: float, *, faults: tuple[Fault, ...] = (), changed: bool = True) -> Reload:
         seconds = time.monotonic() - started

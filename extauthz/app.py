@@ -16,11 +16,27 @@ from engine.load import PolicyError
 from engine.model import Effect, Principal
 from engine.rules import Settings
 from engine.storage import StoreError, Watchable, open_store
+from engine.storage.polling import Looking
 from extauthz.admin.calls import Admin
 from extauthz.admin.credentials import Gate
+from extauthz.answers import LABELS
 from extauthz.authorizer import Authorizer, RecordSource, ResourceTemplate, Route
 from extauthz.decision_ids import decision_ids
 from extauthz.fetch import client
+from extauthz.figures import (
+    DECISIONS,
+    ENTRIES,
+    KEYS,
+    KEYS_CONFIRMED,
+    KEYS_FAILING,
+    PDP_REQUESTS,
+    POLICIES,
+    POLICIES_CURRENT,
+    POLLS,
+    REFRESHED,
+    RELOADS,
+    SYNC_ERRORS,
+)
 from extauthz.identity import Identity, JwtIdentity, PrincipalSlots, TokenPlace, TokenRules
 from extauthz.keysets import (
     FILE_INTERVAL,
@@ -44,13 +60,14 @@ from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, Proble
 from extauthz.worker import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import httpx
 
-    from engine.engine import Reload
+    from engine.engine import Reload, Reloads
     from engine.storage import Store
     from extauthz import config
+    from extauthz.figures import Figures
     from extauthz.keysets import KeySetStatus, Origin
     from extauthz.slots import Slot
 
@@ -77,8 +94,10 @@ class App:
         http: httpx.AsyncClient,
         pdp: PdpService | None = None,
         admin: AdminParts | None = None,
+        store: StoreFigures | None = None,
     ) -> None:
         """*watched* is the store of the engine's policies, None when its changes are not to be followed."""
+        self._store = store
         self.authorizer = authorizer
         self.pdp = pdp
         self._engine = engine
@@ -122,6 +141,16 @@ class App:
             (_policies(self._engine.status, self._engine.notice), *map(_key_set, self._key_sets.status()))
         )
 
+    def figures(self) -> Figures:
+        """Tell what was counted since the start, and how things are now."""
+        return {
+            **_decisions(self.authorizer.answered),
+            PDP_REQUESTS: {} if self.pdp is None else {**self.pdp.answered},
+            **_policy_figures(self._engine),
+            **({} if self._store is None else self._store.figures(self._engine.reloads)),
+            **_key_figures(self._key_sets.status()),
+        }
+
 
 def build(settings: config.Config) -> App:
     """Put a service together. Its policies are loaded, nothing runs yet.
@@ -146,7 +175,8 @@ def build(settings: config.Config) -> App:
     watched = store if follows and isinstance(store, Watchable) else None
     admin = _admin(settings, engine, store)
     pdp = _service(settings, _pdp(settings, engine, key_sets) if settings.serves_pdp else None, admin)
-    return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp, admin)
+    told = StoreFigures(settings.storage.driver, store)
+    return App(authorizer, engine, watched, KeySets(key_sets.values()), http, pdp, admin, told)
 
 
 def built(settings: config.Config) -> App:
@@ -202,6 +232,51 @@ def _log_warnings(reload: Reload) -> None:
     """Tell what looks like a mistake in the policies in force; they are used all the same."""
     for warning in reload.warnings:
         log.warning("%s", warning)
+
+
+# --- metrics ----------------------------------------------------------------------------------------------
+
+
+def _decisions(answered: Mapping[str, int]) -> Figures:
+    # Those that never happened too: who computes rates misses the first of what begins with it.
+    return {DECISIONS: {LABELS[code]: count for code, count in answered.items()}}
+
+
+def _policy_figures(engine: Engine) -> Figures:
+    status, reloads = engine.status, engine.reloads
+    return {
+        POLICIES: {(status.revision,): status.policies},
+        POLICIES_CURRENT: {(): float(status.ok)},
+        ENTRIES: {(): status.policies},
+        RELOADS: {("ok",): reloads.ok, ("failed",): reloads.failed},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """What is told of a store: by its own account where it keeps one, else by what the engine has seen."""
+
+    driver: str
+    store: Store
+
+    def figures(self, reloads: Reloads) -> Figures:
+        """Tell how often the store was asked, and when it last answered."""
+        if isinstance(self.store, Looking):
+            looks = self.store.looks
+            made, failed, last = looks.made, looks.failed, looks.last_success
+        else:
+            made, failed, last = reloads.ok + reloads.failed, reloads.unreadable, reloads.last_read
+        labels = (self.driver,)
+        return {POLLS: {labels: made}, SYNC_ERRORS: {labels: failed}, REFRESHED: {labels: round(last * 1000)}}
+
+
+def _key_figures(sets: Iterable[KeySetStatus]) -> Figures:
+    told = list(sets)
+    return {
+        KEYS: {(each.id,): each.keys for each in told},
+        KEYS_FAILING: {(each.id,): float(each.failing_since > 0) for each in told},
+        KEYS_CONFIRMED: {(each.id,): round(each.loaded_at, 3) for each in told},
+    }
 
 
 # --- engine -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from engine.model import Effect, Principal, Resource
 from extauthz import wire
+from extauthz.answers import COUNTED, INTERNAL, OTHER
 from extauthz.facts import DecisionFacts, Facts
 from extauthz.identity import Identified, KeySetUnavailable, KeysWanted, Unauthenticated
 from extauthz.reasons import Reason, reason
@@ -238,6 +239,8 @@ class Authorizer:
         self._retry_after = Header("retry-after", str(retry_after))
         self._reasons = {"route.not_found": replace(reason("route.not_found"), status=unknown_route)}
         self._told: set[tuple[str, str]] = set()
+        self.answered = dict.fromkeys(COUNTED, 0)
+        """Answers given, by the code of their reason. INVARIANT (the codes are those of :data:`COUNTED`)."""
 
     def check(self, data: bytes) -> bytes | Awaitable[bytes]:
         """Answer the serialized CheckRequest *data* with a serialized CheckResponse.
@@ -335,9 +338,11 @@ class Authorizer:
         facts = exchange.facts
         facts.reason = code
         try:
-            return route.allow.write(facts, exchange.metadata(code))
+            written = route.allow.write(facts, exchange.metadata(code))
         except (SlotError, wire.UnsendableError) as error:
             raise ResponseFailed(f"route `{route.name}`: {error}") from error
+        self.answered[code] += 1
+        return written
 
     def _denied(
         self, exchange: Exchange, why: Reason, *, detail: str = "", headers: tuple[Header, ...] = ()
@@ -354,6 +359,7 @@ class Authorizer:
             return self._encoded(exchange, self._refusal(exchange, error))
         except Exception:
             log.exception("a refusal failed")
+            self.answered[INTERNAL] += 1
             return wire.FAILURE
 
     def _refusal(self, exchange: Exchange, error: Exception) -> Deny | Failure:
@@ -370,10 +376,13 @@ class Authorizer:
     def _encoded(self, exchange: Exchange, answer: Deny | Failure) -> bytes:
         """Encode. What cannot be sent becomes a plain refusal."""
         try:
-            return wire.encode(answer)
+            written = wire.encode(answer)
         except wire.UnsendableError as error:
             log.error("decision %s is sent without its headers: %s", exchange.id, error)
-            return wire.encode(_undecorated(answer, exchange))
+            written = wire.encode(_undecorated(answer, exchange))
+        code = exchange.facts.reason
+        self.answered[code if code in COUNTED else OTHER] += 1
+        return written
 
     def _tell(self, errors: Iterable[EvaluationError]) -> None:
         """Log each failing expression of the policies once, not once a request."""
@@ -456,7 +465,7 @@ def _explain_query(error: AmbiguousQuery) -> Explanation:
 
 def _explain_bug(error: Exception) -> Explanation:
     log.error("a check failed", exc_info=error)
-    return "internal", "", ()
+    return INTERNAL, "", ()
 
 
 EXPLANATIONS: Final[Mapping[type[Exception], Callable[[Any], Explanation]]] = {

@@ -246,7 +246,7 @@ class Server(Block):
     request_limits: RequestLimits = RequestLimits()
     api_explorer_enabled: bool = True
     log_request_payloads: bool = False
-    metrics_enabled: Any = None
+    metrics_enabled: bool = True
     playground_enabled: Any = None
 
     def _complaints(self) -> Iterator[Complaint]:
@@ -1230,7 +1230,6 @@ class Config(Block):
 
 
 NO_EFFECT: Mapping[Path, str] = {
-    ("server", "metricsEnabled"): "there are no metrics yet",
     ("server", "playgroundEnabled"): "there is no playground",
     ("server", "advanced", "http", "readHeaderTimeout"): "`idleTimeout` ends such connections",
     ("server", "advanced", "http", "writeTimeout"): "answers are small, and never wait for a slow reader",

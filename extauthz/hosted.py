@@ -314,6 +314,7 @@ def _ports(settings: Server, place: Place | None) -> Ports:
         certificates,
         settings.drain_timeout.total_seconds(),
         settings.advanced.http.idle_timeout.total_seconds(),
+        settings.metrics_enabled,
     )
 
 

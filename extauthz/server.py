@@ -186,4 +186,5 @@ def _ports(settings: Server, opened: _Opened) -> Ports:
         opened.certificates,
         settings.drain_timeout.total_seconds(),
         settings.advanced.http.idle_timeout.total_seconds(),
+        settings.metrics_enabled,
     )

@@ -13,7 +13,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from extauthz import strict_json
@@ -70,6 +70,12 @@ class SourceUnavailable(SourceError):  # noqa: N818  # the state
     def __init__(self, source: str, reason: str, detail: str) -> None:
         self.reason = reason
         super().__init__(source, detail)
+
+
+SOURCE_REASONS: Final = frozenset(
+    {"source.invalid", "source.not_found", "source.timeout", "source.unavailable"}
+)
+"""Every reason that these errors have."""
 
 
 class SourceWanted(Exception):  # noqa: N818  # a request to the caller, not an error

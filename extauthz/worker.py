@@ -18,7 +18,9 @@ import uvloop
 
 from extauthz.board import Board, State
 from extauthz.certificates import CertificateError, Certificates, server_context
+from extauthz.export import Export, ExportError
 from extauthz.readiness import Component, Status
+from extauthz.tally import Tally
 from extauthz.transport.address import ListenError
 from extauthz.transport.http import HttpServer, application, not_found, unavailable
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from extauthz.figures import Figures
     from extauthz.readiness import Readiness
     from extauthz.transport.calls import Authorizer, Services
 
@@ -124,6 +127,10 @@ class App(Protocol):
         """Tell the state of policies, key sets and sources."""
         ...
 
+    def figures(self) -> Figures:
+        """Tell what was counted since the start, and how things are now."""
+        ...
+
     def share_reloads(self, tell: Callable[[], None]) -> None:
         """Call *tell* when policies were reloaded or changed here by hand: others beside us are to reload."""
         ...
@@ -151,6 +158,8 @@ class Ports:
     drain_timeout: float = 30.0
     idle_timeout: float = 120.0
     """Seconds without a request after which an HTTP connection ends."""
+    metrics: bool = True
+    """Whether metrics can be asked for."""
 
 
 class Worker:
@@ -177,6 +186,8 @@ class Worker:
         self._build = build
         self._board = board
         self._index = index
+        self._tally = Tally(board, index, self._parts)
+        self._export = Export(self._tally)
         self._parent = parent
         self._supervisor = None if parent is None else os.getppid()
         self._tell = tell_workers
@@ -197,6 +208,10 @@ class Worker:
         """Tell the state of this process, and whether the workers beside it are ready."""
         parts = self._app.readiness().components if self._app is not None else ()
         return Status((*parts, self._own_component(), *self._board.others(self._index)))
+
+    def _parts(self) -> Status:
+        """Tell the state of this process, for metrics."""
+        return Status((*self._own_status().components, self._own_component()))
 
     def _is_serving(self, service: str) -> bool | None:
         """Tell whether the gRPC service of that name may be asked; None when there is none."""
@@ -226,6 +241,8 @@ class Worker:
             for task in beside:
                 task.cancel()
             await self._stop_app()
+            self._tell_numbers()
+            await self._export.stop()
             await http.stop()
 
     def _listen_to_signals(self) -> None:
@@ -258,7 +275,7 @@ class Worker:
     def _http_server(self) -> HttpServer:
         certificates = self._ports.certificates
         tls = None if certificates is None else server_context(certificates)
-        app = application(self.status, self._rest)
+        app = application(self.status, self._rest, self._export.scrape if self._ports.metrics else None)
         return HttpServer(app, self._ports.http, tls=tls, idle_timeout=self._ports.idle_timeout)
 
     async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -281,6 +298,8 @@ class Worker:
         self._app = self._build()
         self._app.share_reloads(self._tell_workers)
         await self._app.start()
+        self._tally.count(self._app.figures)
+        self._start_pushing()
         pdp = self._app.pdp
         services = None if pdp is None else pdp.rpc()
         self._pdp_app = not_found if pdp is None else pdp.rest(self._is_serving)
@@ -290,6 +309,13 @@ class Worker:
         await server.start()
         self._grpc = server
         self._show_state()
+
+    def _start_pushing(self) -> None:
+        if self._index == 0:  # it speaks for all
+            try:
+                self._export.start_pushing()
+            except ExportError as error:
+                raise StartError(str(error)) from error
 
     def _tell_workers(self) -> None:
         """Let all workers reload, this one too, which finds nothing new then."""
@@ -317,6 +343,14 @@ class Worker:
     def _show_state(self) -> None:
         if self._grpc is not None and not self._leaving.is_set():
             self._board[self._index] = State.READY if self._own_status().ready else State.WAITING
+        self._tell_numbers()
+
+    def _tell_numbers(self) -> None:
+        """Let the others know what was counted here; nothing that goes wrong with it may do more harm."""
+        try:
+            self._tally.tell()
+        except Exception:
+            logger.exception("metrics of this worker stand still")
 
     async def _leave(self) -> int:
         """Drain the gRPC port; a second signal cuts that short."""

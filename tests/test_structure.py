@@ -70,6 +70,18 @@ def test_drivers_are_reached_through_their_table(driver: str) -> None:
     assert users == set()
 
 
+def test_opentelemetry_is_known_to_one_module() -> None:
+    """Only ``extauthz/telemetry.py`` imports OpenTelemetry, and the client library of Prometheus."""
+    foreign = ("opentelemetry", "prometheus_client")
+    users = {
+        str(path.relative_to(ROOT))
+        for folder in ("engine", "extauthz")
+        for path in modules(folder)
+        if any(within(name, each) for name in imported(path) for each in foreign)
+    }
+    assert users == {"extauthz/telemetry.py"}
+
+
 def test_every_driver_in_the_table_can_be_imported() -> None:
     """Each row of the table leads to a class that can be made from settings and read."""
     for row in STORES.values():

@@ -27,6 +27,8 @@ from engine.storage.tree import counts, faults_of, snapshot_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from engine.storage.polling import Looks
+
 logger = logging.getLogger(__name__)
 
 LISTINGS: Final = 8
@@ -114,6 +116,11 @@ class BlobStore:
 
         """
         return self._following.read()
+
+    @property
+    def looks(self) -> Looks:
+        """How often the place was asked."""
+        return self._following.looks
 
     def notice(self) -> str:
         """Say why the state may not be the latest."""

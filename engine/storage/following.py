@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from engine.storage import StoreError
-from engine.storage.polling import Poller, with_retries
+from engine.storage.polling import Looks, Poller, with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,7 @@ class Following:
         self._failure = ""
         self._started_from_kept = False
         self._poller: Poller | None = None
+        self.looks = Looks()
 
     def read(self) -> Snapshot:
         """Return the latest state; at the start, when there is none to be had, the one that was kept.
@@ -102,7 +103,8 @@ class Following:
 
     def _ask(self) -> Snapshot:
         try:
-            latest = self._latest()
+            with self.looks.counted():
+                latest = self._latest()
         except StoreError as error:
             self._failure = str(error)
             raise

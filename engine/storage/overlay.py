@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.storage import Snapshot, Store, StoreError, Telling, Watchable, open_store
-from engine.storage.polling import Poller
+from engine.storage.polling import Looking, Looks, Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,6 +105,7 @@ class OverlayStore:
         self._failure = ""
         self._in_force: Layer | None = None
         self._poller: Poller | None = None
+        self._looks = Looks()
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> OverlayStore:
@@ -152,10 +153,18 @@ class OverlayStore:
         with self._lock:
             if self._breaker.asks_base:
                 try:
-                    return self._handed_out(self._base, self._base.read())
+                    with self._looks.counted():
+                        snapshot = self._base.read()
+                    return self._handed_out(self._base, snapshot)
                 except StoreError as error:
                     self._failed(error)
             return self._fallen_back()
+
+    @property
+    def looks(self) -> Looks:
+        """How often the base was asked: by its own account, where it keeps one."""
+        base = self._base.store
+        return base.looks if isinstance(base, Looking) else self._looks
 
     def notice(self) -> str:
         """Say that the fallback is in force and why, and what the store in force has to say itself."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from engine.storage import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +21,36 @@ T = TypeVar("T")
 
 JITTER = 0.1
 """The part of an interval by which it is varied, so that many replicas do not ask at the same moment."""
+
+
+@dataclass(slots=True)
+class Looks:
+    """How often a store has asked the place it follows, also when nothing was new: what metrics tell."""
+
+    made: int = 0
+    failed: int = 0
+    last_success: float = 0.0
+    """Seconds since the epoch; 0 for never."""
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count one look, which is what runs inside; one that raises has failed."""
+        self.made += 1
+        try:
+            yield
+        except BaseException:
+            self.failed += 1
+            raise
+        self.last_success = time.time()
+
+
+@runtime_checkable
+class Looking(Protocol):
+    """A store that looks for changes by itself, and counts how often."""
+
+    @property
+    def looks(self) -> Looks:
+        """How often so far; the same object each time."""
 
 
 class Poller:

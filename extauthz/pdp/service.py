@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from extauthz.pdp import explorer as explorer_page
 from extauthz.pdp import openapi, protojson
 from extauthz.pdp.admin_methods import ADMIN, AUDIT_LOG, AUDIT_LOG_PATHS, NO_AUDIT_LOG
+from extauthz.pdp.errors import Code, PdpError
 from extauthz.pdp.rest import Rest
 from extauthz.pdp.rpc import procedures, unimplemented
 from extauthz.pdp.services import FILES, OURS, answers
@@ -53,12 +55,17 @@ class PdpService:
         *cors* None: browsers let only our own pages use the API; *explorer*: whether there is one; *explain*:
         whether decisions are explained, which shows policies and attributes to whoever asks.
         """
+        self.answered: Counter[tuple[str, ...]] = Counter()
+        """Calls by name and outcome: `ok`, or the name of the gRPC status in lower case."""
         self._answers: Mapping[Method, Answer] = {} if pdp is None else answers(pdp, explain=explain)
         self._admin = admin
         if admin is not None:
             self._answers = {**self._answers, **admin.answers}
         if log_payloads:
             self._answers = {method: _logged(method, each) for method, each in self._answers.items()}
+        self._answers = {
+            method: _counted(method, each, self.answered) for method, each in self._answers.items()
+        }
         self._cors, self._body_limits = cors, body_limits
         document = openapi.document(
             pdp=pdp is not None, explain=explain and pdp is not None, admin=admin is not None
@@ -106,6 +113,25 @@ def _logged(method: Method, answer: Answer) -> Answer:
         return response
 
     return logged
+
+
+def _counted(method: Method, answer: Answer, counts: Counter[tuple[str, ...]]) -> Answer:
+    """Count what becomes of calls; what is no readable request is not a call yet."""
+    name = method.name
+
+    async def counted(request: Any, caller: Callable[[], Caller]) -> Any:
+        try:
+            response = await answer(request, caller)
+        except PdpError as error:
+            counts[name, error.code.name.lower()] += 1
+            raise
+        except Exception:
+            counts[name, Code.INTERNAL.name.lower()] += 1
+            raise
+        counts[name, "ok"] += 1
+        return response
+
+    return counted
 
 
 def _text(message: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,12 +26,24 @@ GRACE: Final = 2.0
 """Seconds for HTTP requests under way at the end."""
 
 
-def application(readiness: Readiness, rest: ASGIApp | None = None) -> Starlette:
+METRICS: Final = ("/metrics", "/_cerbos/metrics")
+"""Where metrics are; the second is Cerbos's place."""
+
+
+class Scrape(Protocol):
+    """Writes the metrics."""
+
+    async def __call__(self, accept: str, /) -> tuple[bytes, str]:
+        """Return them, and their media type: one of those in *accept*, as far as it is known."""
+        ...
+
+
+def application(readiness: Readiness, rest: ASGIApp | None = None, scrape: Scrape | None = None) -> Starlette:
     """Make the application.
 
     ``/healthz`` answers 200 as long as the event loop turns: restart the process when it does not answer.
     ``/readyz`` answers 200 when requests may come and 503 otherwise, with each part and its reason as JSON.
-    Everything else is *rest*'s.
+    *scrape* writes the metrics, if there are to be any. Everything else is *rest*'s.
     """
 
     async def healthz(_: Request) -> Response:
@@ -45,7 +57,17 @@ def application(readiness: Readiness, rest: ASGIApp | None = None) -> Starlette:
         )
 
     own: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    if scrape is not None:
+        own += [Route(path, _metrics(scrape)) for path in METRICS]
     return Starlette(routes=own if rest is None else [*own, Mount("", app=rest)])
+
+
+def _metrics(scrape: Scrape) -> Callable[[Request], Awaitable[Response]]:
+    async def metrics(request: Request) -> Response:
+        body, media_type = await scrape(request.headers.get("accept", ""))
+        return Response(body, headers={**_NOT_STORED, "content-type": media_type})
+
+    return metrics
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,6 +21,8 @@ from extauthz.response import Allow
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from extauthz.figures import Figures
+
 PORT = "SABOTAGE_HTTP"
 """Environment variable: where the HTTP side listens."""
 
@@ -70,6 +72,9 @@ class SabotagedApp:
 
     def readiness(self) -> Status:
         return Status()
+
+    def figures(self) -> Figures:
+        return {}
 
     def share_reloads(self, tell: Callable[[], None]) -> None:
         pass

@@ -162,6 +162,24 @@ def test_replace_puts_another_table_in_force() -> None:
     assert engine.status.policies == 1
 
 
+def test_reloads_are_counted() -> None:
+    """What became of attempts is counted, and whether it was the store that could not be read."""
+    store = Store(doc=POLICY.format(kind="doc", effect="ALLOW", word="a"))
+    engine = Engine.from_store(store)
+    first = engine.reloads.last_read
+    assert (engine.reloads.ok, engine.reloads.failed, engine.reloads.unreadable) == (0, 0, 0)
+    assert first > 0
+    engine.reload()
+    store.error = StoreError("gone")
+    engine.reload()
+    last_read = engine.reloads.last_read
+    store.error = None
+    store.files["doc"] = "resourcePolicy: 1"
+    engine.reload()
+    assert (engine.reloads.ok, engine.reloads.failed, engine.reloads.unreadable) == (1, 2, 1)
+    assert engine.reloads.last_read > last_read > first
+
+
 def test_an_engine_without_a_store_cannot_reload() -> None:
     """Reloading tells that there is nothing to reload from."""
     engine = Engine(Loader(Settings()).table(Store(a=policy()).read()))

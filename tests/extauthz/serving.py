@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from extauthz import logs
 from extauthz.config import Server
 from extauthz.envoy_worker import Program
+from extauthz.figures import DECISIONS
 from extauthz.hosted import Hosted, Loaded
 from extauthz.readiness import Component, Status
 from extauthz.server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from extauthz.figures import Figures
 
 
 @dataclass
@@ -124,6 +127,9 @@ class EchoApp:
         since_start = time.monotonic() - self.behaviour.started
         ready = self.behaviour.ready and since_start >= self.behaviour.ready_after
         return Status((Component("policies", ready, "" if ready else "not loaded yet"),))
+
+    def figures(self) -> Figures:
+        return {DECISIONS: {("allow", "policy.allowed"): self.authorizer.asked}}
 
     def share_reloads(self, tell: Callable[[], None]) -> None:
         self.tell = tell

@@ -85,10 +85,11 @@ def run(*arguments: object) -> Result:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """``--help`` comes without CEL, Envoy's schemas, gRPC and the settings models."""
+    """``--help`` comes without CEL, Envoy's schemas, gRPC, OpenTelemetry and the settings models."""
     code = (
         "import sys; from extauthz.cli import main; main(['--help'], standalone_mode=False); "
-        "heavy = {'envoy_data_plane', 'grpc', 'cel_expr_python', 'pydantic', 'rich', 'importlib.metadata'}; "
+        "heavy = {'envoy_data_plane', 'grpc', 'cel_expr_python', 'pydantic', 'rich', 'importlib.metadata', "
+        "'opentelemetry', 'prometheus_client'}; "
         "print('heavy:', *sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(  # noqa: S603  # our own code
@@ -163,7 +164,7 @@ def test_check_config_warns_without_refusing(config: Path) -> None:
 def test_check_config_takes_a_file_of_cerbos(tmp_path: Path) -> None:
     """Without routes there is no table; what is served instead is said, and warnings come in order."""
     file = tmp_path / "cerbos.yaml"
-    file.write_text("telemetry: {disabled: true}\nschema: {cacheSize: 9}\nserver: {metricsEnabled: true}\n")
+    file.write_text("telemetry: {disabled: true}\nschema: {cacheSize: 9}\nserver: {playgroundEnabled: 1}\n")
     result = run("check-config", file)
     assert result.exit_code == 0
     assert result.stdout == f"{file} is good: 0 routes, and the PDP API is served\n"

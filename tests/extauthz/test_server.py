@@ -229,6 +229,7 @@ def reloads(server: Process) -> dict[int, int]:
 def test_sighup_during_the_start_ends_nothing(start: Start) -> None:
     """Workers that are still starting live on: they will read everything anyway."""
     server = start(workers=2, start_takes=1.0)
+    server.wait_for_log("listening")  # before, children are programs that look for libraries
     waited(lambda: children_of(server.popen.pid))
     server.signal(signal.SIGHUP)
     server.wait_until_ready()

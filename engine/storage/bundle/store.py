@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from engine.storage.bundle.format import Bundle
     from engine.storage.bundle.sources import Fetched, Source
+    from engine.storage.polling import Looks
 
 KEYS = frozenset(
     (
@@ -101,6 +102,11 @@ class BundleStore:
 
         """
         return self._following.read()
+
+    @property
+    def looks(self) -> Looks:
+        """How often the place was asked."""
+        return self._following.looks
 
     def notice(self) -> str:
         """Say what is not well although policies are in force: the source, or the age of the bundle."""

@@ -15,7 +15,7 @@ from engine.storage.git.clone import Directory, UnusableError, fetch
 from engine.storage.git.commit import read_commit
 from engine.storage.git.exchange import Exchange
 from engine.storage.git.remote import RefusedError, Remote, refuse_unknown
-from engine.storage.polling import Poller, with_retries
+from engine.storage.polling import Looks, Poller, with_retries
 from engine.storage.tree import snapshot_of
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class GitStore:
     def __init__(self, remote: Remote, checkout: Path, options: Options | None = None) -> None:
         """*checkout* is a directory for what is fetched; several processes may share it."""
         self.remote = remote
+        self.looks = Looks()
         self._directory = Directory(checkout)
         self._options = options or Options()
         self._state: _State | None = None
@@ -160,7 +161,7 @@ class GitStore:
     def _update(self) -> Snapshot:
         """Fetch, and read what has changed."""
         try:
-            with Exchange(self.remote, self._options.timeout) as exchange:
+            with self.looks.counted(), Exchange(self.remote, self._options.timeout) as exchange:
                 self._exchange = exchange
                 if self._closed:
                     raise RefusedError("the store is closed")

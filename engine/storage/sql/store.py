@@ -46,7 +46,7 @@ from engine.storage import (
     StoredPolicy,
     StoreError,
 )
-from engine.storage.polling import with_retries
+from engine.storage.polling import Looks, with_retries
 from engine.storage.sql.lookout import Lookout
 from engine.storage.sql.tables import (
     ANCESTOR,
@@ -133,6 +133,7 @@ class DatabaseStore(ABC):
     def __init__(self, where: str, *, poll_interval: float, retries: Retries) -> None:
         """*where* is what errors call the database (never with a password); *poll_interval* in seconds."""
         self.where = where
+        self.looks = Looks()
         self._poll_interval = poll_interval
         self._retries = retries
         self._opened = False
@@ -211,7 +212,7 @@ class DatabaseStore(ABC):
         """
         with self._one_reading:
             self._read_failed = True  # until it has not
-            with self._transaction(self.reading) as connection:
+            with self.looks.counted(), self._transaction(self.reading) as connection:
                 snapshot = self._read(connection)
             self._read_failed = False
             return snapshot
@@ -333,7 +334,7 @@ class DatabaseStore(ABC):
             changed()
 
     def _current_state(self) -> State:
-        with self._transaction(self.reading) as connection:
+        with self.looks.counted(), self._transaction(self.reading) as connection:
             return self._state(connection)
 
     def _state(self, connection: Connection) -> State:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pytest
@@ -19,6 +20,7 @@ import yaml
 
 from engine import CheckInput, Effect, Engine, Principal, Resource, StoreError
 from engine.storage import Watchable
+from engine.storage.polling import Looking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -247,6 +249,26 @@ class StoreContract:
             changer.put("doc.yaml", policy("doc", "edit"))
             assert engine.reload().ok
             assert allows(engine, "edit")
+
+    def test_looks_are_counted(self, store: Store, changer: Changer) -> None:
+        """A store that looks for changes by itself counts its looks, and knows the last good one."""
+        if not isinstance(store, Looking):
+            pytest.skip("this store is told of changes: the engine counts")
+        changer.put("a.yaml", POLICY)
+        store.read()
+        good = replace(store.looks)
+        assert (good.made > 0, good.failed) == (True, 0)
+        changer.go_away()
+        with pytest.raises(StoreError):
+            store.read()
+        bad = replace(store.looks)
+        assert bad.failed > 0
+        assert bad.made > good.made
+        assert bad.last_success == good.last_success > 0
+        changer.come_back()
+        store.read()
+        assert store.looks.failed == bad.failed
+        assert store.looks.last_success > good.last_success
 
     # -- while others act ----------------------------------------------------------------------------------
 
