@@ -143,12 +143,16 @@ def _markdown_row(change: Change) -> str:
 
 
 def _markdown_example(number: int, change: Change) -> str:
-    return f"{number}. {_code(change.example.name)}: `{_code(_example(change.example))}`"
+    return f"{number}. `{_code(change.example.name)}`: `{_code(_example(change.example))}`"
 
 
 def _code(text: str) -> str:
-    """Keep a text inside of its backticks and its cell: policies and logs must not write Markdown."""
-    return printable(text).replace("`", "'").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Keep a text inside of its backticks and its cell: policies and logs must not write Markdown.
+
+    After a backslash of the text ours would be the second of two, which escape each other and not the bar.
+    """
+    kept = printable(text).replace("`", "'").replace("\\|", "\\ |")
+    return kept.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
 # --- for a program ----------------------------------------------------------------------------------------

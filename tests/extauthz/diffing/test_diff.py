@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from engine.comparison import Case, Change, Comparison, Said
+from engine.model import CheckInput, Effect, Principal, Resource
 from extauthz.cli import main
+from extauthz.diffing.report import markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +90,22 @@ def test_markdown(old: Path, new: Path) -> None:
     (row,) = [line for line in text.splitlines() if line.startswith("| 🔵")]
     assert "granted 'by' \\| " in row
     assert row.replace("\\|", "").count("|") == 7
+
+
+def test_markdown_of_hostile_texts() -> None:
+    """Neither a backslash before a bar nor the name of a test gets out of its code and its cell."""
+    name = "suite/![seen](https://tracker.example/) \\\\|`<img> @everyone"
+    principal, resource = Principal("p", ("user",)), Resource("x\\|![](//y)", "r")
+    case = Case("test", name, CheckInput(principal, resource, ("view",)))
+    said = Said(Effect.DENY, "resource.x.vdefault", "")
+    allowed = Said(Effect.ALLOW, "resource.x.vdefault", "r")
+    change = Change(resource.kind, "view", said, allowed, "", {"test": 1}, case)
+    text = markdown(Comparison({"test": 1}, (change,)), "a", "b")
+    hostile = [line for line in text.splitlines() if "![" in line]
+    assert len(hostile) == 2
+    for line in hostile:
+        assert "![" not in "".join(line.split("`")[::2])  # what is not in backticks
+        assert not re.search(r"\\\\\|", line)
 
 
 def test_policies_that_do_not_compile(old: Path, new: Path) -> None:
