@@ -105,6 +105,7 @@ class _EnvoyWorker:
         self._plan = plan
         self._index = index
         self._parent: int | None = parent
+        self._supervisor = os.getppid()
         self._admin = str(directory / "admin.sock")
         self._directory = directory
         self._material = None if plan.certificates is None else plan.certificates.current()
@@ -198,7 +199,8 @@ class _EnvoyWorker:
         with contextlib.suppress(BlockingIOError, OSError):
             said = self._control.recv(1, socket.MSG_DONTWAIT)
             if said == RELOADED:
-                os.kill(os.getppid(), signal.SIGHUP)
+                if os.getppid() == self._supervisor:  # and not whoever adopts orphans
+                    os.kill(self._supervisor, signal.SIGHUP)
             elif said:
                 self._code = said[0]
             self._listening = bool(said)

@@ -36,6 +36,8 @@ class Answer:
     status: int
     headers: httpx.Headers
     body: bytes
+    url: str
+    """Who answered, after all redirects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,12 @@ class Web:
                 self._client() as client,
                 client.stream(method, url, headers=dict(headers), content=content) as response,
             ):
-                return Answer(response.status_code, response.headers, await _body(response, max_bytes))
+                return Answer(
+                    response.status_code,
+                    response.headers,
+                    await _body(response, max_bytes),
+                    str(response.url),
+                )
         except (TimeoutError, httpx.TimeoutException):
             raise StoreError(f"`{shown(url)}` gave no whole answer within {self._timeout:g} s") from None
         except httpx.TooManyRedirects:

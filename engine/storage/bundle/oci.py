@@ -65,6 +65,11 @@ class Reference:
         return f"{'http' if name in LOOPBACK else 'https'}://{self.host}/v2/{self.repository}"
 
 
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
 def digest_of(data: bytes) -> str:
     """Return what the registry calls *data*."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -108,6 +113,10 @@ class Registry:
         answer = web.ask(method, url, {**(headers or {}), **self._authorization}, content=content)
         if answer.status != 401:
             return answer
+        if _origin(answer.url) != _origin(self.base):
+            # The password is for the registry, and for the server that the registry itself names.
+            told = f"the registry `{self.reference.host}` leads to `{shown(answer.url)}`"
+            raise StoreError(f"{told}, which wants a login of its own")
         self._authorization = self._log_in(answer.headers.get("www-authenticate", ""))
         answer = web.ask(method, url, {**(headers or {}), **self._authorization}, content=content)
         if answer.status == 401:

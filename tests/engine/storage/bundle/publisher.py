@@ -129,6 +129,8 @@ class WebServer:
         self.redirects: dict[str, str] = {}
         self.authorization = ""
         """What the header of that name has to be, if anything."""
+        self.challenge: dict[str, str] = {}
+        """The headers that go with a 401."""
         self.etags = True
         self.answers: list[int] = []
         self.seen: list[tuple[str, str]] = []
@@ -170,7 +172,7 @@ class WebServer:
                 server.seen.append((self.path, shown))
                 content = server.files.get(self.path.partition("?")[0])
                 if server.authorization and shown != server.authorization:
-                    self._answer(401)
+                    self._answer(401, server.challenge)
                 elif self.path in server.redirects:
                     self._answer(302, {"location": server.redirects[self.path]})
                 elif content is None:

@@ -23,7 +23,7 @@ from engine.storage import Store, open_store
 from engine.storage.bundle.oci import ARTIFACT_TYPE, MANIFEST_TYPE, Reference, Registry
 from engine.storage.bundle.sources import Settings
 from engine.storage.web import Access
-from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, FollowedPublisher, bundle
+from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, FollowedPublisher, WebServer, bundle
 from tests.engine.storage.contract import FilesContract, RetryingContract, WatchedContract, closed, policy
 from tests.engine.storage.processes import ServerProcess, required
 
@@ -174,6 +174,33 @@ def test_passwords(tmp_path: Path, at_once: None) -> None:
         assert PASSWORD not in str(raised.value)
     finally:
         server.stop()
+
+
+def test_the_password_is_for_the_registry_alone(
+    web: WebServer, certificate_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A server that the registry redirects to cannot have the password by asking for it."""
+    other = WebServer(*certificate_files)
+    try:
+        other.authorization = "whatever"
+        web.redirects["/v2/team/policies/manifests/main"] = f"{other.url}/manifest"
+        for challenge in ('Basic realm="other"', f'Bearer realm="{other.url}/token"'):
+            other.challenge = {"www-authenticate": challenge}
+            settings = {
+                "url": f"oci://localhost:{web.port}/team/policies:main",
+                "name": NAME,
+                "publicKeys": [{"data": PUBLIC_KEY}],
+                "cacheDir": str(tmp_path / "cache"),
+                "oci": {"username": USER, "password": PASSWORD, "caCert": str(certificate_files[0])},
+            }
+            with (
+                closed(open_store("bundle", settings)) as store,
+                pytest.raises(StoreError, match="which wants a login of its own"),
+            ):
+                store.read()
+        assert {authorization for _, authorization in other.seen} == {""}
+    finally:
+        other.stop()
 
 
 def test_tls(tmp_path: Path, certificate_files: tuple[Path, Path]) -> None:
