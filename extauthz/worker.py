@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -43,11 +42,6 @@ APP_STOP: Final = 5.0
 
 YOUNG: Final = 50_000
 """Allocations between two looks for garbage in cycles. Requests leave none behind when all goes well."""
-
-
-SWITCH: Final = 0.001
-"""Seconds that a thread computes before another one that waits gets its turn. By Python's default of 5 ms a
-reload of policies would hold up answers for as long, each time the loop comes back from the network."""
 
 
 def _settle_memory() -> None:
@@ -304,7 +298,6 @@ class Worker:
         services = None if pdp is None else pdp.rpc()
         self._pdp_app = not_found if pdp is None else pdp.rest(self._is_serving)
         _settle_memory()
-        sys.setswitchinterval(SWITCH)
         server = self._open_grpc(self._app.authorizer, self._own_status, services)
         await server.start()
         self._grpc = server

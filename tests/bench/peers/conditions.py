@@ -68,7 +68,13 @@ def throughput(runs: Mapping[tuple[str, str], tuple[Run, ...]]) -> Iterator[Cond
 
 
 TRANSPORTS: Final[Mapping[str, tuple[str, str, float, float | None, float]]] = {
-    f"transport envoy, {sides.workers(sides.CORES)}": (sides.OURS_ENVOY, sides.EMPTY_ENVOY, 3.0, 1 / 3, 0.75),
+    f"transport envoy, {sides.workers(sides.ENVOYS)}": (
+        sides.OURS_ENVOY,
+        sides.EMPTY_ENVOY,
+        3.0,
+        1 / 3,
+        0.75,
+    ),
     f"transport grpcio, {sides.workers(sides.CORES)}": (sides.OURS_ALL, sides.EMPTY_ALL, 1.0, None, 0.8),
 }
 """Our side, the empty handler, and the limits: times Cerbos, CPU of Cerbos's, part of the empty handler."""

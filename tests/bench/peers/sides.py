@@ -240,9 +240,10 @@ def workers(number: int) -> str:
 
 
 EMPTY_ONE: Final = f"empty, grpcio, {workers(1)}"
-EMPTY_ENVOY: Final = f"empty, envoy, {workers(CORES)}"
-OURS_ENVOY_ONE: Final = f"extauthz, envoy, {workers(1)}"
-OURS_ENVOY: Final = f"extauthz, envoy, {workers(CORES)}"
+ENVOYS: Final = max(1, CORES // 2)
+"""Workers of the transport envoy: each has a thread of Envoy's and one of Python's, for two cores."""
+EMPTY_ENVOY: Final = f"empty, envoy, {workers(ENVOYS)}"
+OURS_ENVOY: Final = f"extauthz, envoy, {workers(ENVOYS)}"
 EMPTY_ALL: Final = f"empty, grpcio, {workers(CORES)}"
 OURS_ONE: Final = f"extauthz, grpcio, {workers(1)}"
 OURS_ALL: Final = f"extauthz, grpcio, {workers(CORES)}"
@@ -261,11 +262,10 @@ SIDES: Final = (
         behind_envoy=True,
         raw_headers=True,
     ),
-    Side(EMPTY_ENVOY, partial(_empty_envoy, workers=CORES), _no_pyvoy),
-    Side(OURS_ENVOY_ONE, partial(_extauthz, transport=ENVOY, workers=1), _no_pyvoy),
+    Side(EMPTY_ENVOY, partial(_empty_envoy, workers=ENVOYS), _no_pyvoy),
     Side(
         OURS_ENVOY,
-        partial(_extauthz, transport=ENVOY, workers=CORES),
+        partial(_extauthz, transport=ENVOY, workers=ENVOYS),
         _no_pyvoy,
         behind_envoy=True,
         raw_headers=True,
