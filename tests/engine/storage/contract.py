@@ -250,26 +250,6 @@ class StoreContract:
             assert engine.reload().ok
             assert allows(engine, "edit")
 
-    def test_looks_are_counted(self, store: Store, changer: Changer) -> None:
-        """A store that looks for changes by itself counts its looks, and knows the last good one."""
-        if not isinstance(store, Looking):
-            pytest.skip("this store is told of changes: the engine counts")
-        changer.put("a.yaml", POLICY)
-        store.read()
-        good = replace(store.looks)
-        assert (good.made > 0, good.failed) == (True, 0)
-        changer.go_away()
-        with pytest.raises(StoreError):
-            store.read()
-        bad = replace(store.looks)
-        assert bad.failed > 0
-        assert bad.made > good.made
-        assert bad.last_success == good.last_success > 0
-        changer.come_back()
-        store.read()
-        assert store.looks.failed == bad.failed
-        assert store.looks.last_success > good.last_success
-
     # -- while others act ----------------------------------------------------------------------------------
 
     def test_each_state_is_a_whole_one(self, store: Store, changer: Changer) -> None:
@@ -372,6 +352,29 @@ class FilesContract(StoreContract):
             assert allows(engine)
             changer.remove("new.yaml")
             assert engine.reload().ok
+
+
+class LookingContract:
+    """What stores have to do that look for changes at an interval."""
+
+    def test_looks_are_counted(self, store: Store, changer: Changer) -> None:
+        """A store that looks for changes by itself counts its looks, and knows the last good one."""
+        assert isinstance(store, Looking)
+        changer.put("a.yaml", POLICY)
+        store.read()
+        good = replace(store.looks)
+        assert (good.made > 0, good.failed) == (True, 0)
+        changer.go_away()
+        with pytest.raises(StoreError):
+            store.read()
+        bad = replace(store.looks)
+        assert bad.failed > 0
+        assert bad.made > good.made
+        assert bad.last_success == good.last_success > 0
+        changer.come_back()
+        store.read()
+        assert store.looks.failed == bad.failed
+        assert store.looks.last_success > good.last_success
 
 
 class WatchedContract:

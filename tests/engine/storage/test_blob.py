@@ -21,6 +21,7 @@ from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, bundle
 from tests.engine.storage.contract import (
     Changer,
     FilesContract,
+    LookingContract,
     RetryingContract,
     WatchedContract,
     actions,
@@ -134,7 +135,7 @@ def store(changer: S3Changer) -> Iterator[Store]:
     store.close()
 
 
-class TestBlobStore(FilesContract, WatchedContract, RetryingContract):
+class TestBlobStore(FilesContract, WatchedContract, LookingContract, RetryingContract):
     """The blob store keeps the contract of all stores, but for what no bucket can do."""
 
     unreachable = r"`s3://policies` cannot be reached: Connection refused"
@@ -400,7 +401,7 @@ def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleCh
     server.stop()
 
 
-class TestBlobStoreOfGoogle(FilesContract, WatchedContract, RetryingContract):
+class TestBlobStoreOfGoogle(FilesContract, WatchedContract, LookingContract, RetryingContract):
     """The blob store keeps the contract with Google Cloud Storage too."""
 
     unreachable = r"`gs://policies` cannot be reached: Connection refused"

@@ -25,6 +25,7 @@ from engine.storage.git.remote import Remote
 from engine.storage.git.store import default_checkout
 from tests.engine.storage.contract import (
     FilesContract,
+    LookingContract,
     RetryingContract,
     StoreContract,
     WatchedContract,
@@ -130,7 +131,7 @@ def ssh(tmp_path: Path) -> Iterator[SshServer]:
     server.stop()
 
 
-class GitContract(FilesContract, WatchedContract, RetryingContract):
+class GitContract(FilesContract, WatchedContract, LookingContract, RetryingContract):
     """What the git store has to do, over whatever protocol."""
 
     has_revision = True
@@ -152,7 +153,7 @@ class TestHttps(GitContract):
         return https
 
 
-class TestSsh(StoreContract, WatchedContract, RetryingContract):
+class TestSsh(StoreContract, WatchedContract, LookingContract, RetryingContract):
     """And over ssh, with a key. Which files count was told above; connections take their time."""
 
     has_revision = True

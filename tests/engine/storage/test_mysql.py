@@ -14,6 +14,7 @@ from engine.storage.sql.mysql_dsn import Dsn
 from tests.engine.storage.contract import (
     Calls,
     DisablingContract,
+    LookingContract,
     RetryingContract,
     StoreContract,
     WatchedContract,
@@ -48,7 +49,9 @@ def store(changer: Database) -> Iterator[Any]:
     store.close()
 
 
-class TestMysqlStore(StoreContract, WatchedContract, RetryingContract, DisablingContract, DatabaseContract):
+class TestMysqlStore(
+    StoreContract, WatchedContract, LookingContract, RetryingContract, DisablingContract, DatabaseContract
+):
     """A database of MariaDB keeps the contract of all stores."""
 
     has_revision = True

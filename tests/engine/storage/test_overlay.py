@@ -12,6 +12,7 @@ from engine.storage.overlay import Breaker, OverlayStore
 from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, WebServer, bundle, certificate
 from tests.engine.storage.contract import (
     FilesContract,
+    LookingContract,
     WatchedContract,
     actions,
     allows,
@@ -296,7 +297,7 @@ class BaseDirectory(Directory):
         return open_store("overlay", {"baseDriver": "disk", "fallbackDriver": "sqlite3", "drivers": drivers})
 
 
-class TestOverlayStore(FilesContract, WatchedContract):
+class TestOverlayStore(FilesContract, WatchedContract, LookingContract):
     """The overlay store keeps the contract of all stores when its base does."""
 
     has_revision = True

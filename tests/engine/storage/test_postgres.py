@@ -56,7 +56,7 @@ def store(changer: Database) -> Iterator[Any]:
 
 
 class TestPostgresStore(
-    StoreContract, WatchedContract, RetryingContract, DisablingContract, DatabaseContract
+    StoreContract, WatchedContract, LookingContract, RetryingContract, DisablingContract, DatabaseContract
 ):
     """A PostgreSQL database keeps the contract of all stores."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.storage import Listing, Revisioned, StoreError, Watchable, Writable, open_store
 from engine.storage.sql.sqlite3 import Dsn
-from tests.engine.storage.contract import DisablingContract, StoreContract, WatchedContract
+from tests.engine.storage.contract import DisablingContract, LookingContract, StoreContract, WatchedContract
 from tests.engine.storage.database_places import Database, DatabaseContract, rule_policy
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def store(changer: Database) -> Iterator[Any]:
     store.close()
 
 
-class TestSqliteStore(StoreContract, WatchedContract, DisablingContract, DatabaseContract):
+class TestSqliteStore(StoreContract, WatchedContract, LookingContract, DisablingContract, DatabaseContract):
     """A database in a file keeps the contract of all stores."""
 
     has_revision = True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engine.storage.bundle.publisher import FollowedPublisher, WebServer
-from tests.engine.storage.contract import FilesContract, RetryingContract, WatchedContract
+from tests.engine.storage.contract import FilesContract, LookingContract, RetryingContract, WatchedContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def store(changer: WebPublisher) -> Iterator[Store]:
     store.close()
 
 
-class TestBundleStore(FilesContract, WatchedContract, RetryingContract):
+class TestBundleStore(FilesContract, WatchedContract, LookingContract, RetryingContract):
     """The bundle store keeps the contract of all stores."""
 
     has_revision = True

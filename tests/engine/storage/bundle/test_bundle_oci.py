@@ -24,7 +24,14 @@ from engine.storage.bundle.oci import ARTIFACT_TYPE, MANIFEST_TYPE, Reference, R
 from engine.storage.bundle.sources import Settings
 from engine.storage.web import Access
 from tests.engine.storage.bundle.publisher import NAME, PUBLIC_KEY, FollowedPublisher, WebServer, bundle
-from tests.engine.storage.contract import FilesContract, RetryingContract, WatchedContract, closed, policy
+from tests.engine.storage.contract import (
+    FilesContract,
+    LookingContract,
+    RetryingContract,
+    WatchedContract,
+    closed,
+    policy,
+)
 from tests.engine.storage.processes import ServerProcess, required
 
 if TYPE_CHECKING:
@@ -103,7 +110,7 @@ def store(changer: RegistryPublisher) -> Iterator[Store]:
     store.close()
 
 
-class TestBundleStoreInRegistry(FilesContract, WatchedContract, RetryingContract):
+class TestBundleStoreInRegistry(FilesContract, WatchedContract, LookingContract, RetryingContract):
     """The bundle store keeps the contract of all stores when it follows a registry, too."""
 
     has_revision = True
