@@ -16,6 +16,7 @@ from engine.storage.sql.postgres import connection_parameters
 from tests.engine.storage.contract import (
     Calls,
     DisablingContract,
+    LookingContract,
     RetryingContract,
     StoreContract,
     WatchedContract,
