@@ -112,12 +112,14 @@ def test_workflows(name: str, tmp_path: Path) -> None:
     assert "allowed now | `expense` | `read`" in (repository / "decisions.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["github", "gitlab"])
-def test_workflows_build_bundles(name: str) -> None:
-    """The commands for bundles are those that the program has."""
+@pytest.mark.parametrize(("name", "key"), [("github", '"$(cat signing.pem)"'), ("gitlab", "signing.pem")])
+def test_workflows_build_bundles(name: str, key: str, tmp_path: Path) -> None:
+    """Both workflows build and sign a bundle as they stand, which the public key then verifies."""
+    repository = tmp_path / "repository"
+    shutil.copytree(KIT, repository)
     (build,) = [text for text in workflows()[name] if "extauthz bundle build" in text]
-    (line,) = [each for each in build.splitlines() if "bundle build" in each]
-    assert re.fullmatch(
-        r'\s*extauthz bundle build policies --name expenses --key \S+ --sequence "\$\w+" -o policies.bundle',
-        line,
-    )
+    keys = f"extauthz bundle keygen -o signing\nexport BUNDLE_KEY={key} GITHUB_RUN_NUMBER=7 CI_PIPELINE_IID=7"
+    verify = "extauthz bundle verify policies.bundle --public-key signing.pub.pem"
+    done = run(f"set -e\n{keys}\n{build}\n{verify}", repository)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "expenses" in done.stdout
