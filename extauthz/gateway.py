@@ -155,6 +155,7 @@ def _inside(text: str, settings: Server) -> str:
         max_receive_bytes=limits.max_recv_msg_size_bytes,
         max_concurrent_streams=limits.max_concurrent_streams,
         max_connection_age=0,  # there are no other workers to spread to
+        max_connection_age_grace=settings.drain_timeout.total_seconds(),
     )
     manager = yaml.safe_dump([envoy.connection_manager(options)], sort_keys=False, width=1000)
     listener = f"""\

@@ -35,6 +35,9 @@ WINDOW: Final = 1024 * 1024
 """Bytes that a client may send of one call before Envoy has passed them on."""
 HEADROOM: Final = 2 * WINDOW
 """Bytes beyond the largest message that Envoy holds while Python is busy; above that it answers itself."""
+HEARD: Final = 1 / 3
+"""Of the time that a leaving connection gets, the part between its two GOAWAYs. What a client sends in it is
+answered; what it sends later is lost, so it is long enough for a client on a busy machine to hear of the first."""
 SERVER: Final = "server"
 CLIENTS: Final = "clients"
 """Names of secrets, and of the files that hold them: our certificate, and the CA of clients."""
@@ -147,7 +150,7 @@ def connection_manager(options: Options, app: str = APP) -> Configuration:
             "skip_xff_append": True,
             "request_timeout": _duration(options.connection_timeout),
             "stream_idle_timeout": "0s",  # who watches the health waits long
-            "drain_timeout": "1s",  # between the two GOAWAYs: the time a client may need to hear of the first
+            "drain_timeout": _duration(options.max_connection_age_grace * HEARD),
             "common_http_protocol_options": {"max_connection_duration": _duration(age)} if age > 0 else {},
             "http2_protocol_options": {
                 **({"max_concurrent_streams": streams} if streams > 0 else {}),

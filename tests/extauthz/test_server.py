@@ -327,7 +327,7 @@ async def replaced(
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_no_request_is_lost_when_a_server_leaves(start: Start, workers: int) -> None:
     """SIGTERM under load beside a second server: every request is answered, by the one or the other."""
-    first = start(workers=workers, drain="8s")  # clients on a busy machine hear late that they are to go
+    first = start(workers=workers, drain="10s")  # clients on a busy machine hear late that they are to go
     await asyncio.to_thread(first.wait_until_ready)
     leaving = first.workers()
     counts, second = await replaced(start, first, clients=24)
