@@ -195,8 +195,7 @@ class DiskStore:
         if before is not None and before.is_current(stamp):
             return before
         at = time.time_ns()
-        with (self.directory / path).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = contents(self.directory / path, stamp.size)
         if before is not None and before.content == content:
             content = before.content  # the same object tells the engine that nothing changed
         return _Read(stamp, content, at)
@@ -376,6 +375,17 @@ def _updated(before: Snapshot, read: Mapping[str, _Read]) -> Snapshot:
     for path, found in read.items():
         (schemas if is_schema(path) else files)[path] = found.content
     return Snapshot(files, schemas, before.faults)
+
+
+def contents(file: Path, size: int) -> bytes:
+    """Return what is in a *file* of about that *size*; of one that is too large, enough to tell so.
+
+    No more is asked for than is needed: what is left of a buffer of the largest size stays a mapping of its
+    own, at least a page, and Linux allows a process some 65,000 of those.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(min(size, MAX_BYTES) + 1)
+        return content if len(content) <= size else content + opened.read(MAX_BYTES + 1)
 
 
 def _counts(name: str, path: str) -> bool:

@@ -6,18 +6,19 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine.document import MAX_BYTES
 from engine.storage import Snapshot, StoreError, open_store
-from engine.storage.disk import DiskStore
+from engine.storage.disk import DiskStore, contents
 from tests.engine.storage.contract import POLICY, Calls, FilesContract, WatchedContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 
 class Directory:
@@ -88,6 +89,29 @@ class TestDiskStore(FilesContract, WatchedContract):
     """The disk store keeps the contract of all stores."""
 
     unreachable = r"cannot read `.*policies`: No such file or directory"
+
+
+def test_small_files_take_little_memory(store: DiskStore, changer: Directory) -> None:
+    """What is read is not held in a mapping of its own for each file: a page, and there are not many."""
+    for number in range(500):
+        changer.put(f"{number}.yaml", POLICY)
+    before = mappings()
+    assert len(store.read().files) == 500
+    assert mappings() < before + 100
+
+
+def mappings() -> int:
+    """Return how many mappings of memory this process has."""
+    return Path("/proc/self/maps").read_text().count("\n")
+
+
+def test_a_file_that_has_grown_is_read_as_a_whole(tmp_path: Path) -> None:
+    """The size that a file was said to have is where reading starts from, not where it ends."""
+    file = tmp_path / "a.yaml"
+    file.write_bytes(POLICY)
+    assert contents(file, 0) == contents(file, len(POLICY) - 1) == contents(file, 2 * len(POLICY)) == POLICY
+    file.write_bytes(bytes(MAX_BYTES + 2))
+    assert len(contents(file, MAX_BYTES + 2)) == MAX_BYTES + 1
 
 
 def test_a_file_being_written_is_waited_for(store: DiskStore, changer: Directory) -> None:
