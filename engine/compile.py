@@ -86,6 +86,7 @@ class Compiler:
         self.environment = environment_of(settings)
         """What expressions are compiled in."""
         self._kept: dict[p.Policy, _Kept] = {}
+        """What the policies of the last state came to."""
         self._schemas = schemas or Schemas()
         self._adviser = Adviser()
         self._last: _Compiled | None = None
@@ -126,7 +127,7 @@ class Compiler:
         for policy in library.policies:
             policy.document.forget_nodes()
         table = RuleTable(compiled, self._settings, self._schemas, tuple(warnings))
-        self._last = _Compiled(library, state.kept, table, tuple(unused))
+        self._last = _Compiled(library, table, tuple(unused))
         return table
 
     def replaced(self, table: RuleTable, policies: Mapping[p.Policy, p.Policy]) -> RuleTable | None:
@@ -141,22 +142,22 @@ class Compiler:
         if any(outline(before) != outline(after) for before, after in policies.items()):
             return None
         policies = {before: after for before, after in policies.items() if not before.disabled}
-        library = last.library.replaced(policies)
-        gone, concerned = _concerned(policies, last.kept)
-        state = _State(library, self._settings, self.environment, {})
-        state.kept = dict(last.kept)
-        for policy in gone:
-            del state.kept[policy]
+        library, kept = last.library.replaced(policies), self._kept
+        gone, concerned = _concerned(policies, kept)
+        state = _State(library, self._settings, self.environment, kept)
         results = [state.result(policy) for policy in concerned]
-        if any(found.faults for found in (*results, *(last.kept[policy] for policy in gone))):
+        if any(found.faults for found in (*results, *(kept[policy] for policy in gone))):
             return None
-        self._kept = state.kept
+        self._last = None  # should anything go wrong from here on, all of it is looked at again
+        for policy in gone:
+            del kept[policy]
+        kept.update(state.kept)
         subjects = map(functools.partial(self._subject, library), concerned, results)
         warnings = sorted((*last.unused, *self._adviser.updated(gone, subjects)))
         for policy in concerned:
             policy.document.forget_nodes()
         table = table.replaced((found.compiled for found in results if found.compiled), tuple(warnings))
-        self._last = _Compiled(library, state.kept, table, last.unused)
+        self._last = _Compiled(library, table, last.unused)
         return table
 
     def _subject(self, library: Library, policy: p.Policy, found: _Kept) -> Subject:
@@ -221,7 +222,6 @@ class _Compiled:
     """A state that had no faults, and what is wrong with sets that nothing imports."""
 
     library: Library
-    kept: dict[p.Policy, _Kept]
     table: RuleTable
     unused: tuple[Fault, ...]
 

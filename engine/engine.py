@@ -28,6 +28,7 @@ from engine.definitions import UNDEFINED_CONSTANT, UNDEFINED_VARIABLE
 from engine.document import Fault
 from engine.load import PolicyError
 from engine.model import NO_AUX_DATA, CheckInput, json_value
+from engine.patched import Patched
 from engine.rules import RuleTable, Settings
 from engine.storage import Snapshot, Store, StoreError, Telling, Watchable, open_store
 
@@ -373,10 +374,13 @@ class Loader:
         if cache is not None and not isinstance(cache, CacheSettings):
             cache = CacheSettings(Path(cache))
         self._workshop = Workshop(settings, self._compiler.environment, cache, processes)
-        self._files: dict[str, _File] = {}
+        self._contents: Patched[str, bytes] = Patched({})
+        """What was read last."""
+        self._files: Patched[str, _File] = Patched({})
+        """What it came to."""
         self._faulty: set[str] = set()
         """The files that no policy can be read from."""
-        self._built: tuple[dict[str, _File], Mapping[str, bytes], RuleTable] | None = None
+        self._built: tuple[Patched[str, _File], Mapping[str, bytes], RuleTable] | None = None
 
     def policies(self, snapshot: Snapshot) -> dict[str, Policy]:
         """Return the policies of a state by path, as they are written; what was read last is kept."""
@@ -393,21 +397,23 @@ class Loader:
             PolicyError: with every fault of every policy.
 
         """
-        changed = self._changed(snapshot.files)
+        contents = snapshot.files
+        if not isinstance(contents, Patched):
+            contents = Patched(dict(contents))
+        changed = self._changed(contents)
         with _collector_paused(), self._workshop.at_work(changed):
-            return self._table(snapshot, changed)
+            self._read(contents, changed)
+            return self._table(snapshot)
 
-    def _changed(self, contents: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    def _changed(self, contents: Patched[str, bytes]) -> Mapping[str, bytes]:
         """Return the files that were not there when files were last read, or were other objects."""
-        known = self._files
-        return {
-            path: content
-            for path, content in contents.items()
-            if (before := known.get(path)) is None or before.content is not content
-        }
+        paths = contents.differs(self._contents)
+        if paths is None:
+            before = self._contents
+            paths = [path for path, content in contents.items() if before.get(path) is not content]
+        return {path: contents[path] for path in paths}
 
-    def _table(self, snapshot: Snapshot, changed: Mapping[str, bytes]) -> RuleTable:
-        self._read(snapshot.files, changed)
+    def _table(self, snapshot: Snapshot) -> RuleTable:
         faults = (*snapshot.faults, *(fault for path in self._faulty for fault in self._files[path].faults))
         if not faults:
             like_before = self._table_like_before(snapshot)
@@ -434,22 +440,24 @@ class Loader:
         if self._built is None:
             return None
         before, schemas, table = self._built
-        if before.keys() != self._files.keys() or schemas != snapshot.schemas:
+        paths = self._files.differs(before)
+        if paths is None or (schemas is not snapshot.schemas and schemas != snapshot.schemas):
             return None
-        replaced = [(before[path], file) for path, file in self._files.items() if before[path] is not file]
-        if not replaced:
+        if not paths:
             return table
-        policies = {old.policy: new.policy for old, new in replaced if old.policy and new.policy}
+        replaced = [(before[path].policy, self._files[path].policy) for path in paths]
+        policies = {old: new for old, new in replaced if old and new}
         return self._compiler.replaced(table, policies) if len(policies) == len(replaced) else None
 
-    def _read(self, contents: Mapping[str, bytes], changed: Mapping[str, bytes]) -> None:
+    def _read(self, contents: Patched[str, bytes], changed: Mapping[str, bytes]) -> None:
         """Read what is new; a file whose content is the same keeps its policy."""
         known = self._files
         read = {path: self._file(path, content, known.get(path)) for path, content in changed.items()}
-        if known.keys() == contents.keys():
-            self._files = known | read
+        if contents.is_alike(self._contents):
+            self._files = known.patched(read)
         else:
-            self._files = {path: read.get(path) or known[path] for path in contents}
+            self._files = Patched({path: read.get(path) or known[path] for path in contents})
+        self._contents = contents
         still = {path for path in self._faulty - read.keys() if path in contents}
         self._faulty = still | {path for path, file in read.items() if file.faults}
 

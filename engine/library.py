@@ -10,9 +10,10 @@ from engine import names
 from engine import policy as p
 from engine.document import Fault
 from engine.globs import Matcher, is_glob, matcher
+from engine.patched import Patched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 DUPLICATE_DEFINITION = "duplicate definition"
 MISSING_POLICY = "missing policy definition"
@@ -77,11 +78,11 @@ class Library:
 
     def __init__(self, policies: Iterable[p.Policy]) -> None:
         self.faults: list[Fault] = []
-        self._by_key: dict[str, p.Policy] = {}
+        by_key: dict[str, p.Policy] = {}
         for policy in sorted(policies, key=lambda policy: policy.file):
             if not policy.disabled:
-                self._add(policy)
-        self.policies = tuple(self._by_key.values())
+                self._add(policy, by_key)
+        self._by_key = Patched(by_key)
         self._role_rules = self._index_role_rules()
         self._check_ancestors()
         self._check_scope_permissions()
@@ -89,10 +90,14 @@ class Library:
     def replaced(self, policies: Mapping[p.Policy, p.Policy]) -> Library:
         """Return a library in which other policies stand in for some, each with the same :func:`outline`."""
         library = copy.copy(self)
-        by_key = self._by_key | {policy.key: policy for policy in policies.values()}
-        library._by_key = by_key  # noqa: SLF001 - of the same class
-        library.policies = tuple(by_key.values())
+        by_key = {policy.key: policy for policy in policies.values()}
+        library._by_key = self._by_key.patched(by_key)  # noqa: SLF001 - of the same class
         return library
+
+    @property
+    def policies(self) -> Collection[p.Policy]:
+        """The policies, in the order of their files."""
+        return self._by_key.values()
 
     def get(self, key: str) -> p.Policy | None:
         """Return the policy with *key*."""
@@ -102,8 +107,8 @@ class Library:
         """Return the names of all sets of a kind, for suggestions."""
         return [policy.body.name for policy in self.policies if isinstance(policy.body, kind)]
 
-    def _add(self, policy: p.Policy) -> None:
-        first = self._by_key.setdefault(policy.key, policy)
+    def _add(self, policy: p.Policy, by_key: dict[str, p.Policy]) -> None:
+        first = by_key.setdefault(policy.key, policy)
         if first is not policy:
             message = f"duplicate definition of {policy.key}, first defined in {first.file}"
             self.faults.append(policy.document.fault(message, (), token=True, kind=DUPLICATE_DEFINITION))

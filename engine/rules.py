@@ -19,7 +19,8 @@ from engine import names
 from engine.cel import EvaluationError
 from engine.conditions import clauses_of
 from engine.model import NO_MATCH, Effect, Evaluation, JsonValue
-from engine.policy import ResourcePolicy, RolePolicy, ScopePermissions
+from engine.patched import Patched
+from engine.policy import PrincipalPolicy, ResourcePolicy, RolePolicy, ScopePermissions
 from engine.targets import Memo, Stage, Target
 
 if TYPE_CHECKING:
@@ -277,9 +278,9 @@ class RuleTable:
         """What looks like a mistake in the policies; nothing that keeps them from being used."""
         self._schemas = schemas
         self.globals = Namespace(settings.globals)
-        self.policies = {policy.key: policy for policy in policies}
-        self._resources: dict[tuple[str, str, str], CompiledPolicy] = {}
-        self._principals: dict[tuple[str, str, str], CompiledPolicy] = {}
+        self.policies = Patched({policy.key: policy for policy in policies})
+        self._resources = Patched(_by_subject(self.policies.values(), ResourcePolicy))
+        self._principals = Patched(_by_subject(self.policies.values(), PrincipalPolicy))
         self._roles: dict[tuple[str, str], dict[str, CompiledPolicy]] = {}
         self.principal_ids: set[str] = set()
         self._principal_places: set[tuple[str, str]] = set()
@@ -330,23 +331,20 @@ class RuleTable:
         table = copy.copy(self)
         table.warnings = warnings
         table._memo = Memo()  # noqa: SLF001 - of the same class; targets hold rules
-        table.policies = dict(self.policies)
-        table._resources = dict(self._resources)  # noqa: SLF001 - of the same class
-        table._principals = dict(self._principals)  # noqa: SLF001 - of the same class
-        table._roles = {place: dict(roles) for place, roles in self._roles.items()}  # noqa: SLF001 - as above
-        for policy in policies:
-            table._replace(policy)
+        table._replace(tuple(policies))
         return table
 
-    def _replace(self, policy: CompiledPolicy) -> None:
-        self.policies[policy.key] = policy
-        if isinstance(policy.policy.body, RolePolicy):
+    def _replace(self, policies: tuple[CompiledPolicy, ...]) -> None:
+        """Replace policies in the indices; those that are shared with another table stay as they are."""
+        self.policies = self.policies.patched({policy.key: policy for policy in policies})
+        self._resources = self._resources.patched(_by_subject(policies, ResourcePolicy))
+        self._principals = self._principals.patched(_by_subject(policies, PrincipalPolicy))
+        of_roles = [policy for policy in policies if isinstance(policy.policy.body, RolePolicy)]
+        if of_roles:
+            self._roles = {place: dict(roles) for place, roles in self._roles.items()}
+        for policy in of_roles:
             self._roles[policy.version, policy.scope][policy.name] = policy
-        else:
-            of_resource = isinstance(policy.policy.body, ResourcePolicy)
-            index = self._resources if of_resource else self._principals
-            index[policy.name, policy.version, policy.scope] = policy
-        self.reads_action = self.reads_action or self._asks_for_action((policy,))
+        self.reads_action = self.reads_action or self._asks_for_action(policies)
 
     def with_policies(self, policies: Iterable[CompiledPolicy]) -> RuleTable:
         """Return a table of other compiled policies with the same settings and schemas."""
@@ -367,13 +365,11 @@ class RuleTable:
     # -- building ------------------------------------------------------------------------------------------
 
     def index_resource(self, policy: CompiledPolicy) -> None:
-        """Add a resource policy; called while the table is built."""
-        self._resources[policy.name, policy.version, policy.scope] = policy
+        """Note where a resource policy is; called while the table is built."""
         self._note_scope("resource", policy)
 
     def index_principal(self, policy: CompiledPolicy) -> None:
-        """Add a principal policy; called while the table is built."""
-        self._principals[policy.name, policy.version, policy.scope] = policy
+        """Note where a principal policy is; called while the table is built."""
         self.principal_ids.add(policy.name)
         self._principal_places.add((policy.version, policy.scope))
         self._note_scope("principal", policy)
@@ -535,6 +531,17 @@ _INDEX: Mapping[str, Callable[[RuleTable, CompiledPolicy], None]] = {
     "PrincipalPolicy": RuleTable.index_principal,
     "RolePolicy": RuleTable.index_role,
 }
+
+
+def _by_subject(
+    policies: Iterable[CompiledPolicy], kind: type[ResourcePolicy | PrincipalPolicy]
+) -> dict[tuple[str, str, str], CompiledPolicy]:
+    """Return the policies of a *kind* by name, version and scope of what they are about."""
+    return {
+        (policy.name, policy.version, policy.scope): policy
+        for policy in policies
+        if isinstance(policy.policy.body, kind)
+    }
 
 
 def _keys(policies: Iterable[CompiledPolicy | None]) -> tuple[str, ...]:

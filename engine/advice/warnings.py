@@ -114,15 +114,15 @@ class Adviser:
 
     def updated(self, gone: Iterable[p.Policy], subjects: Iterable[Subject]) -> tuple[Fault, ...]:
         """Return everything there is to say when only *subjects* are new and policies *gone* are away."""
-        said, told = dict(self._said), dict(self._told)
+        new = [self._say(subject) for subject in subjects]
         for policy in gone:
-            said.pop(policy, None)
-            told.pop(policy, None)
-        for subject in subjects:
-            said[subject.policy] = found = self._say(subject)
+            self._said.pop(policy, None)
+            self._told.pop(policy, None)
+        for found in new:
+            self._said[found.subject.policy] = found
             if found.faults:
-                told[subject.policy] = found.faults
-        return self._conclude(said, told)
+                self._told[found.subject.policy] = found.faults
+        return self._conclude(self._said, self._told)
 
     def _say(self, subject: Subject) -> _Said:
         return _Said(subject, tuple(dict.fromkeys(self._advice(subject))))

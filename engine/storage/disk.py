@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import watchfiles
 
 from engine.document import MAX_BYTES, Fault
+from engine.patched import Patched
 from engine.storage import Snapshot, StoreError
 from engine.storage.archive import ArchiveStore, is_archive
 from engine.storage.tree import (
@@ -86,7 +87,7 @@ class DiskStore:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
-        self._read_before: dict[str, _Read] = {}
+        self._read_before: Patched[str, _Read] = Patched({})
         self._state: _State | None = None
         """The last state handed out, if what has changed since is known."""
         self._written: frozenset[str] | None = None
@@ -157,10 +158,11 @@ class DiskStore:
         if not self._is_unchanged(read):
             return None
         if before is None or not looked_at:
-            self._read_before = read
-            return _State(listing, _snapshot(read, listing.faults))
-        self._read_before = {**self._read_before, **read}
-        return _State(listing, _updated(before.snapshot, read))
+            self._read_before = Patched(read)
+            files, schemas = _contents(read)
+            return _State(listing, Patched(files), Patched(schemas))
+        self._read_before = self._read_before.patched(read)
+        return before.updated(listing, read)
 
     def _is_unchanged(self, read: Mapping[str, _Read]) -> bool:
         """Tell whether the files are still as they were listed, if any had to be read.
@@ -207,16 +209,16 @@ class DiskStore:
 
         That is so if one of them was no file then, or is none now: directories may have come or gone.
         """
-        stamps = dict(listing.stamps)
+        stamps = {}
         for path in written:
             try:
                 found = (self.directory / path).lstat()
             except OSError:
                 return None
-            if path not in stamps or not stat.S_ISREG(found.st_mode):
+            if path not in listing.stamps or not stat.S_ISREG(found.st_mode):
                 return None
             stamps[path] = _stamp(found)
-        return _Listing(stamps, listing.faults)
+        return _Listing(listing.stamps.patched(stamps), listing.faults)
 
     def _list(self) -> _Listing:
         stamps: dict[str, Stamp] = {}
@@ -231,7 +233,7 @@ class DiskStore:
         except OSError as error:
             reason = f"cannot read `{error.filename or self.directory}`: {error.strerror}"
             raise StoreError(reason) from error
-        return _Listing(stamps, tuple(faults), linked)
+        return _Listing(Patched(stamps), tuple(faults), linked)
 
     def _walk(
         self, directory: Path, prefix: str, faults: list[Fault]
@@ -349,7 +351,7 @@ class DiskStore:
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    stamps: Mapping[str, Stamp]
+    stamps: Patched[str, Stamp]
     faults: tuple[Fault, ...]
     linked: bool = False
     """A file or directory is reached by a link: what changes behind it is told under another name."""
@@ -360,21 +362,24 @@ class _State:
     """What was handed out, and the files as they were then."""
 
     listing: _Listing
-    snapshot: Snapshot
+    files: Patched[str, bytes]
+    schemas: Patched[str, bytes]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is handed out."""
+        return Snapshot(self.files, self.schemas, self.listing.faults)
+
+    def updated(self, listing: _Listing, read: Mapping[str, _Read]) -> _State:
+        """Return the state in which the files that were *read* again have their present contents."""
+        files, schemas = _contents(read)
+        return _State(listing, self.files.patched(files), self.schemas.patched(schemas))
 
 
-def _snapshot(read: Mapping[str, _Read], faults: tuple[Fault, ...]) -> Snapshot:
+def _contents(read: Mapping[str, _Read]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the contents of files and of schemas."""
     schemas = {path: found.content for path, found in read.items() if is_schema(path)}
-    files = {path: found.content for path, found in read.items() if path not in schemas}
-    return Snapshot(files, schemas, faults)
-
-
-def _updated(before: Snapshot, read: Mapping[str, _Read]) -> Snapshot:
-    """Return the state in which the files that were *read* again have their present contents."""
-    files, schemas = dict(before.files), dict(before.schemas)
-    for path, found in read.items():
-        (schemas if is_schema(path) else files)[path] = found.content
-    return Snapshot(files, schemas, before.faults)
+    return {path: found.content for path, found in read.items() if path not in schemas}, schemas
 
 
 def contents(file: Path, size: int) -> bytes:
