@@ -17,9 +17,9 @@ import os
 import stat
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import watchfiles
 
@@ -38,7 +38,9 @@ from engine.storage.tree import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+T = TypeVar("T")
 
 QUIET = 0.03
 """Seconds without a change after which a burst of edits counts as over."""
@@ -48,6 +50,10 @@ PATIENCE = 70
 
 FILLING = 0.5
 """Seconds that a file that has become empty is given to be filled."""
+
+SLICE, BREATH = 128, 0.0003
+"""Where nothing is known to have changed, so many files are looked at between two rests of so many seconds:
+the interpreter is for those who have something to do."""
 
 LOOK_AROUND = 2.0
 """Seconds after which the watch makes sure that the directory is still the same one."""
@@ -92,6 +98,8 @@ class DiskStore:
         """The last state handed out, if what has changed since is known."""
         self._written: frozenset[str] | None = None
         """What the watch, whose thread alone uses this, has seen change; ``None``: possibly everything."""
+        self._at_rest = False
+        """The watch has seen nothing change, and makes sure."""
         self._reading = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -160,7 +168,8 @@ class DiskStore:
         if before is None or not looked_at:
             self._read_before = Patched(read)
             files, schemas = _contents(read)
-            return _State(listing, Patched(files), Patched(schemas))
+            state = _State(listing, Patched(files), Patched(schemas))
+            return state if before is None else state.like(before)
         self._read_before = self._read_before.patched(read)
         return before.updated(listing, read)
 
@@ -225,15 +234,28 @@ class DiskStore:
         faults: list[Fault] = []
         linked = (self.directory / SCHEMAS).is_symlink()
         try:
-            for entry, path in self._walk(self.directory, "", faults):
+            for entry, path in self._unhurried(self._walk(self.directory, "", faults)):
                 found = entry.stat()
                 linked = linked or entry.is_symlink()
                 if stat.S_ISREG(found.st_mode):
-                    stamps[path] = _stamp(found)
+                    stamps[path] = self._known_stamp(path, _stamp(found))
         except OSError as error:
             reason = f"cannot read `{error.filename or self.directory}`: {error.strerror}"
             raise StoreError(reason) from error
         return _Listing(Patched(stamps), tuple(faults), linked)
+
+    def _unhurried(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield *items*, with rests if there is no hurry: that is, in the thread of the watch."""
+        rests = self._at_rest and threading.current_thread() is self._thread
+        for number, item in enumerate(items, start=1):
+            yield item
+            if rests and number % SLICE == 0:
+                time.sleep(BREATH)
+
+    def _known_stamp(self, path: str, stamp: Stamp) -> Stamp:
+        """Return the stamp that the file was read with if it is the same: one object instead of two."""
+        before = self._read_before.get(path)
+        return before.stamp if before is not None and before.stamp == stamp else stamp
 
     def _walk(
         self, directory: Path, prefix: str, faults: list[Fault]
@@ -279,7 +301,7 @@ class DiskStore:
                 replaced = self._identity() != identity
                 written = None if first or replaced or not changes else self._files_among(changes)
                 if written is None and (changes or whole_is_due or replaced):
-                    changed()
+                    self._look_everywhere(changed, at_rest=not changes and not replaced)
                     whole_is_due, first = False, False
                 elif written is not None:
                     whole_is_due = True
@@ -288,6 +310,14 @@ class DiskStore:
                     return
         except OSError:
             self._stop.wait(LOOK_AROUND)
+
+    def _look_everywhere(self, changed: Callable[[], object], *, at_rest: bool) -> None:
+        """Call *changed*, with a reading that looks at all files."""
+        self._at_rest = at_rest
+        try:
+            changed()
+        finally:
+            self._at_rest = False
 
     def _look_at(self, written: frozenset[str], changed: Callable[[], object]) -> None:
         """Call *changed*, with a reading that looks at no files but those *written*."""
@@ -370,10 +400,20 @@ class _State:
         """What is handed out."""
         return Snapshot(self.files, self.schemas, self.listing.faults)
 
+    def like(self, before: _State) -> _State:
+        """Return this state, with the mappings of the one *before* where they are the same."""
+        listing = replace(self.listing, stamps=_same(self.listing.stamps, before.listing.stamps))
+        return _State(listing, _same(self.files, before.files), _same(self.schemas, before.schemas))
+
     def updated(self, listing: _Listing, read: Mapping[str, _Read]) -> _State:
         """Return the state in which the files that were *read* again have their present contents."""
         files, schemas = _contents(read)
         return _State(listing, self.files.patched(files), self.schemas.patched(schemas))
+
+
+def _same(now: Patched[str, T], before: Patched[str, T]) -> Patched[str, T]:
+    """Return the mapping *before* if there is no difference: that of it is found quickly afterwards."""
+    return before if now.differs(before) == [] else now
 
 
 def _contents(read: Mapping[str, _Read]) -> tuple[dict[str, bytes], dict[str, bytes]]:

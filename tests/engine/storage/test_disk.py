@@ -114,6 +114,22 @@ def test_a_file_that_has_grown_is_read_as_a_whole(tmp_path: Path) -> None:
     assert len(contents(file, MAX_BYTES + 2)) == MAX_BYTES + 1
 
 
+def test_what_is_as_before_is_the_same_object(store: DiskStore, changer: Directory) -> None:
+    """A reading that finds nothing new hands out the mapping of the one before; not when a file is new."""
+    changer.put("a.yaml", POLICY)
+    changer.put("b.yaml", POLICY)
+    changer.put("_schemas/a.json", b"{}")
+    first = store.read()
+    changer.put("b.yaml", POLICY)
+    second = store.read()
+    assert second.files is first.files
+    assert second.schemas is first.schemas
+    changer.put("c.yaml", POLICY)
+    assert [*store.read().files] == ["a.yaml", "b.yaml", "c.yaml"]
+    changer.remove("c.yaml")
+    assert store.read() == first
+
+
 def test_a_file_being_written_is_waited_for(store: DiskStore, changer: Directory) -> None:
     """A file that is written in steps is read when the steps are over."""
     changer.put("a.yaml", POLICY)
@@ -258,12 +274,14 @@ class Follower:
         self.store = store
         self.seen: Snapshot | None = None
         self.error: StoreError | None = None
+        self.readings = 0
 
     def __call__(self) -> None:
         try:
             self.seen = self.store.read()
         except StoreError as error:
             self.error = error
+        self.readings += 1
 
     def sees(self, expected: Snapshot, seconds: float = 20.0) -> bool:
         """Wait until the state is as *expected*, order and all."""
@@ -368,7 +386,8 @@ def test_a_written_file_is_looked_at_alone_and_all_files_when_there_is_rest(
     times = _lists(store, monkeypatch)
     store.watch(follower)
     try:
-        wait_for(lambda: len(times) == 1)  # the first look, whatever was seen
+        wait_for(lambda: follower.readings == 2)  # the first look, whatever was seen
+        assert len(times) == 1
         changed = POLICY + b"# changed\n"
         (tmp_path / "a.yaml").write_bytes(changed)
         assert follower.sees(Snapshot({"a.yaml": changed}))
@@ -381,8 +400,9 @@ def test_a_written_file_is_looked_at_alone_and_all_files_when_there_is_rest(
 def test_what_the_watch_has_missed_is_seen_when_there_is_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A change of which only a part was noticed is complete soon after."""
+    """A change of which only a part was noticed is complete soon after, though the reading takes its time."""
     monkeypatch.setattr("engine.storage.disk.LOOK_AROUND", 0.5)
+    monkeypatch.setattr("engine.storage.disk.SLICE", 1)
     for name in "ab":
         (tmp_path / f"{name}.yaml").write_bytes(POLICY)
     store = DiskStore(tmp_path)
