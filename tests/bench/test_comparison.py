@@ -12,19 +12,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from extauthz import config
+from extauthz.transport.address import Address
 from tests.bench import h2load
 from tests.bench.h2load import Closed, Fixed, LoadError
 from tests.bench.measure import Measurement
 from tests.bench.peers import __main__ as comparison
 from tests.bench.peers import build, conditions, expenses, gateway, machine, scale, sides
-from tests.bench.peers.__main__ import Extent, compare, write
+from tests.bench.peers.__main__ import write
+from tests.bench.peers.comparison import chosen, compare
 from tests.bench.peers.conditions import SATURATED, Condition
 from tests.bench.peers.expenses import Verdict, framed, unframed
+from tests.bench.peers.extent import Extent
 from tests.bench.peers.gateway import ALONE, Upstream
 from tests.bench.peers.report import Added, Report, markdown, tables
 from tests.bench.peers.rounds import Plan, Run, added, direct, figures, percentile, ratio
 from tests.bench.peers.scale import Start
 from tests.bench.processes import Memory
+from tests.bench.service import CONFIGURATION, environment
 from tests.differential.oracle import cerbos_binary
 
 if TYPE_CHECKING:
@@ -164,7 +169,7 @@ def _report() -> Report:
         conditions=[Condition("faster", 3.5, 3, at_least=True), Condition("smaller", None, 300, unit=" MiB")],
         direct=loaded,
         gateway=[figures(sides.OURS_ALL, Fixed(1234), [run(900.0)])],
-        added=[Added(sides.OURS_ALL, "1,234/s", 100, 200, 300)],
+        added=[Added(sides.OURS_ALL, "1,234/s", 100, 200, 300, 400, 50)],
         memory={sides.OURS_ALL: Memory(120.4, 80.6)},
         starts=[Start(scale.OURS, 10, 1.234, 100, 90, 400)],
         measurements=[Measurement("routes", "10 routes", 20.0, low=19, high=22, ratio=1.0)],
@@ -252,7 +257,10 @@ def test_every_side_has_a_listener_of_the_same_gateway() -> None:
     """But for the one without a check, listeners differ in whom they ask, and in raw headers; no more."""
     made = gateway.configuration(
         {ALONE: 1, "ours, 2 workers": 2, "theirs": 3},
-        {"ours, 2 workers": Upstream(12, raw_headers=True), "theirs": Upstream(13, raw_headers=False)},
+        {
+            "ours, 2 workers": Upstream(Address(path="/run/check.sock"), raw_headers=True),
+            "theirs": Upstream(Address("127.0.0.1", 13), raw_headers=False),
+        },
     )
     resources = made["static_resources"]
     filters = [_http_filters(listener) for listener in resources["listeners"]]
@@ -265,6 +273,31 @@ def test_every_side_has_a_listener_of_the_same_gateway() -> None:
         del check["grpc_service"]["envoy_grpc"], check["encode_raw_headers"]
     assert ours == theirs
     assert [cluster["name"] for cluster in resources["clusters"]] == ["ours-2-workers", "theirs"]
+    assert [_endpoint(cluster) for cluster in resources["clusters"]] == [
+        {"pipe": {"path": "/run/check.sock"}},
+        {"socket_address": {"address": "127.0.0.1", "port_value": 13}},
+    ]
+
+
+def test_a_gateway_that_holds_extauthz_is_like_the_others(tmp_path: Path) -> None:
+    """What clients reach differs from the listeners of the other gateway in nothing but a cluster's name."""
+    settings = config.parse(CONFIGURATION, "bench.yaml", environment(tmp_path)).config.server
+    holding = gateway.holding_extauthz(settings, Address("127.0.0.1", 1))["static_resources"]
+    asking = gateway.configuration(
+        {"ours": 1}, {"ours": Upstream(Address("127.0.0.1", 12), raw_headers=True)}
+    )["static_resources"]
+    outside, inside = holding["listeners"]
+    (listener,) = asking["listeners"]
+    for each in (outside, listener):
+        del each["name"]
+        del _http_filters(each)[gateway.EXT_AUTHZ]["grpc_service"]["envoy_grpc"]["cluster_name"]
+    assert outside == listener
+    (cluster,) = holding["clusters"]
+    assert _endpoint(cluster) == {"envoy_internal_address": {"server_listener_name": inside["name"]}}
+
+
+def _endpoint(cluster: dict[str, Any]) -> Any:
+    return cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
 
 
 def _http_filters(listener: dict[str, Any]) -> dict[str, Any]:
@@ -295,16 +328,22 @@ def place(tools: None) -> Iterator[sides.Place]:  # needed, not used
         yield sides.Place(stack)
 
 
+SMALLEST = Extent(Plan(1, 0.05), Plan(1, 0.2), (200,), (2,), 1, 3, own_half=False)
+
+
 @pytest.mark.usefixtures("tools")
 def test_the_smallest_comparison(tmp_path: Path) -> None:
-    """Ours and the real Cerbos, directly and (ours) through a real Envoy: every table has its rows."""
+    """Ours and the real Cerbos, directly and (ours) through real Envoys: every table has its rows."""
     cerbos_binary()
-    extent = Extent(Plan(1, 0.05), Plan(1, 0.2), (200,), (2,), 1, 3, own_half=False)
+    behind = [sides.OURS_ALL, sides.OURS_SOCKET, sides.OURS_INSIDE]
+    compared, missing = chosen([*behind, sides.CERBOS_GRPC])
     report = Report("test", "", {})
-    compare(report, extent, [sides.OURS_ALL, sides.CERBOS_GRPC], lambda _: None)
-    assert report.missing == {}
+    compare(report, SMALLEST, compared)
+    assert (missing, report.missing, report.failed, report.complete) == ({}, {}, {}, True)
     assert {each.side for each in report.direct} == {sides.OURS_ALL, sides.CERBOS_GRPC}
-    assert {each.side for each in report.gateway} == {ALONE, sides.OURS_ALL}
+    assert {each.side for each in report.gateway} == {ALONE, *behind}
+    assert [each.side for each in report.added] == behind
+    assert list(report.memory) == [gateway.OF_THE_OTHERS, *behind, sides.CERBOS_GRPC]
     assert all(each.rate > 0 and each.p50 > 0 for each in (*report.direct, *report.gateway))
     assert [(each.side, each.policies) for each in report.starts] == [
         (side, 2) for side in (scale.OURS, scale.AGAIN, scale.CERBOS)
