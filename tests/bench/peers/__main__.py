@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import time
@@ -65,7 +66,8 @@ def main(*, quick: bool, path: Path | None, output: Path, only: tuple[str, ...])
 
     save()  # now, not after many minutes, it turns out whether that can be written
     extent = QUICK if quick else FULL
-    console.print(f"{len(sides)} sides: about {seconds(extent, sides) / 60:.0f} minutes")
+    minutes = math.ceil(seconds(extent, sides) / 60)
+    console.print(f"{_counted(len(sides), 'side')}: about {_counted(minutes, 'minute')}")
     console.print(f"what is measured stands in {output / 'report.md'} as it comes")
     try:
         with console.status("starting") as status:
@@ -77,6 +79,10 @@ def main(*, quick: bool, path: Path | None, output: Path, only: tuple[str, ...])
         _tell(report, console, output)
     if report.failed:
         raise click.ClickException(f"failed: {', '.join(report.failed)}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _tell(report: Report, console: Console, output: Path) -> None:

@@ -47,13 +47,13 @@ QUICK: Final = Extent(Plan(3, 0.4), Plan(3, 1.0), (500,), (10, 1000), 1, 31, own
 
 # --- about how long ---------------------------------------------------------------------------------------
 
-LOAD: Final = 0.2
+LOAD: Final = 0.1
 """Seconds that a load takes beside its own: to start h2load and to read what it writes."""
-ASKING: Final = 0.5
+ASKING: Final = 0.2
 """Of each side under each load: its answers are looked at, and a short load tells how long a round is."""
 SERVER: Final = 3.0
 """To start a server and to end it."""
-POLICY: Final = {scale.OURS: 0.0015, scale.AGAIN: 0.0003, scale.CERBOS: 0.0035}
+POLICY: Final = {scale.OURS: 0.0012, scale.AGAIN: 0.0003, scale.CERBOS: 0.003}
 """More for each policy."""
 CASES: Final = 5
 """Measured in process, about."""
