@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,8 +33,10 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run *command*, its output in *log*; at the end it is asked to go, and killed if it does not.
 
-    So is what it leaves behind.
+    What it leaves behind is killed, too. If we are killed, the kernel asks it to go.
     """
+    if setpriv := shutil.which("setpriv"):  # it becomes the command and stays the same process
+        command = [setpriv, "--pdeathsig=TERM", *command]
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 # our own words
             command,

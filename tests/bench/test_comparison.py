@@ -521,8 +521,9 @@ def test_who_fails_under_load_is_asked_no_more(place: sides.Place) -> None:
 
 
 @pytest.mark.usefixtures("tools")
-def test_a_run_that_is_told_to_end_leaves_its_figures_and_nothing_else(tmp_path: Path) -> None:
-    """After SIGTERM what was measured stands in page and data, and no process of the run is left."""
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_its_figures_and_nothing_else(tmp_path: Path, end: signal.Signals) -> None:
+    """However it ends, what was measured stands in page and data, and no process of the run is left."""
     data = tmp_path / "figures.json"
     command = [sys.executable, "-m", "tests.bench.peers", "--quick", "--only", sides.OURS_INSIDE]
     command += ["--json", str(data), "--output", str(tmp_path)]
@@ -530,14 +531,15 @@ def test_a_run_that_is_told_to_end_leaves_its_figures_and_nothing_else(tmp_path:
         try:
             _await(lambda: data.is_file() and json.loads(data.read_text())["gateway"], started)
             everybody = tree([started.pid])
-            started.send_signal(signal.SIGTERM)
+            started.send_signal(end)
             said, _ = started.communicate(timeout=PATIENCE)
         finally:
             started.kill()
-    assert started.returncode == 128 + signal.SIGTERM
+    assert started.returncode == (-end if end == signal.SIGKILL else 128 + end)
     assert "1 side: about 1 minute\n" in said
     assert len(everybody) > 2, "the gateways were not up"
-    assert [pid for pid in everybody if Path(f"/proc/{pid}").exists()] == []
+    for pid in everybody:
+        _await_end(pid)
     document = json.loads(data.read_text())
     assert document["complete"] is False
     assert {each["side"] for each in document["gateway"]} == {ALONE, sides.OURS_INSIDE}
@@ -562,14 +564,19 @@ def test_what_a_server_leaves_behind_is_ended(tmp_path: Path) -> None:
         await_ready(server, log, lambda: "up" in log.read_text())
         _, child = tree([server.pid])
     assert server.returncode == -signal.SIGTERM
+    _await_end(child)
+
+
+def _await_end(pid: int) -> None:
     deadline = time.monotonic() + PATIENCE
-    while Path(f"/proc/{child}").exists() and _state(child) != "Z":  # whoever inherits it has yet to bury it
-        assert time.monotonic() < deadline
+    while _runs(pid):
+        assert time.monotonic() < deadline, f"process {pid} is left"
         time.sleep(0.01)
 
 
-def _state(pid: int) -> str:
+def _runs(pid: int) -> bool:
+    """Whether there is such a process that has not ended; whoever inherits it may have yet to bury it."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
-        return "Z"
+        return False

@@ -72,7 +72,7 @@ def compare(
         elif any(side.behind_envoy or side.is_gateway for side in sides):
             servers.ask_through_envoy()
         servers.weigh()
-    for start in scale.starts(extent.policies, extent.repeats, tell, _failing(report, save)):
+    for start in scale.starts(extent.policies, extent.repeats, tell, _giving_up(report, save)):
         report.starts.append(start)
         save()
     tell("decisions in process")
@@ -83,7 +83,9 @@ def compare(
     save()
 
 
-def _failing(report: Report, save: Callable[[], None]) -> Callable[[str, Exception], None]:
+def _giving_up(report: Report, save: Callable[[], None]) -> Callable[[str, Exception], None]:
+    """Make what enters a side that has failed into *report*."""
+
     def failed(side: str, error: Exception) -> None:
         report.failed[side] = str(error)
         save()
@@ -135,7 +137,7 @@ class _Servers:
             self._give_up(name, error)
 
     def _give_up(self, name: str, error: Exception) -> None:
-        _failing(self.report, self.save)(name, error)
+        _giving_up(self.report, self.save)(name, error)
 
     def _measured(self, subjects: Iterable[Subject], load: Load, plan: Plan, into: list[Figures]) -> Runs:
         """Measure those that have not failed, and enter their figures."""

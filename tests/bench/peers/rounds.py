@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from tests.bench import h2load, processes
 from tests.bench.h2load import Fixed, LoadError, Target
 from tests.bench.peers.expenses import Verdict
+from tests.bench.peers.gateway import BODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -243,7 +244,8 @@ def through(name: str, entrance: Entrance, request: Mapping[str, str], authority
     target = Target(entrance.port, path, tuple(request.items()), authority=authority)
 
     def check() -> None:
-        _expect(name, _answer(name, target, "GET", None).status_code, httpx.codes.OK)
+        allowed = _answer(name, target, "GET", None)
+        _expect(name, (allowed.status_code, allowed.text), (httpx.codes.OK, BODY))
         if entrance.checked:
             _expect(name, _answer(name, target, "DELETE", None).status_code, httpx.codes.FORBIDDEN)
 
