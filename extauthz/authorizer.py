@@ -199,11 +199,10 @@ class Exchange:
 
     __slots__ = ("facts", "id", "records", "route")
 
-    facts: Facts
-
-    def __init__(self, decision_id: str) -> None:
+    def __init__(self, decision_id: str, facts: Facts, route: Route | None = None) -> None:
         self.id = decision_id
-        self.route: Route | None = None
+        self.facts = facts
+        self.route = route
         self.records: dict[str, Record] = {}
         """Fetched, by source."""
 
@@ -287,17 +286,16 @@ class Authorizer:
         Returns the bytes, or something to await for them when a fetch has to be waited for. Never raises.
         """
         decision_id = self._next_id()
-        exchange = Exchange(decision_id)
         try:
             request = wire.decode(data, self._limits)
-            answer = self._short_answer(request, decision_id)
-            if answer is not None:
-                return answer
-            exchange.facts = Facts(request)
+        except Exception as error:
+            return self._refused(Exchange(decision_id, Facts(UNREADABLE)), error)
+        answer = self._short_answer(request, decision_id)
+        if answer is not None:
+            return answer
+        exchange = Exchange(decision_id, Facts(request))
+        try:
             return self._answer(exchange)
-        except wire.WireError as error:
-            exchange.facts = Facts(UNREADABLE)
-            return self._refused(exchange, error)
         except (KeysWanted, RecordWanted) as wanted:
             return self._check_later(exchange, wanted)
         except Exception as error:
@@ -330,9 +328,7 @@ class Authorizer:
 
     def _decided(self, facts: Facts, route: Route, decision_id: str, decision: Decision) -> bytes:
         """Answer for what a short way has brought to a decision."""
-        exchange = Exchange(decision_id)
-        exchange.facts, exchange.route = facts, route
-        return self._by_policy(exchange, route, decision)
+        return self._by_policy(Exchange(decision_id, facts, route), route, decision)
 
     def _answer(self, exchange: Exchange) -> bytes:
         facts = exchange.facts
