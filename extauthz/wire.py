@@ -18,7 +18,7 @@ import re
 import struct
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, unquote
 
 from envoy_data_plane.envoy.service.auth import v3 as auth
@@ -67,6 +67,7 @@ class UnsendableError(ValueError):
 # --- bytes to a request -------------------------------------------------------------------------------------
 
 UNREAD: Final[Mapping[str, str]] = MappingProxyType({})
+NO_REPEATS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 PARTIAL_BODY: Final = "x-envoy-auth-partial-body"  # set by Envoy, which removes a client's copy
 _blank: Final = object.__new__
 """Makes an object whose fields are set by whoever asked for it."""
@@ -93,26 +94,39 @@ def decode(data: bytes, limits: Limits = LIMITS) -> HttpRequest:
     return request
 
 
+class Headers(Protocol):
+    """Values by lower-case name."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the value of a header, None if it is not there."""
+
+
 def _read_usual(attributes: Any, size: int, limits: Limits) -> _ReceivedRequest | None:
     """Read a request in which all is as it nearly always is, as :meth:`_ReceivedRequest.read` would.
 
-    None for any other. Usual is: Envoy's joined headers in lower case, within the limits; a line that they
-    agree with; a common method, a clean path, a valid host.
+    None for any other. Usual is: headers in one form, each there once, in lower case, within the limits; a
+    line that they agree with; a common method, a clean path, a valid host.
     """
     http = attributes.request.http
-    joined = http.headers
+    headers: Headers = http.headers
+    names = tuple(http.headers)
+    repeated: Mapping[str, tuple[str, ...]] | None = None
+    if http.HasField("header_map"):
+        fields = http.header_map.headers
+        by_name = {field.key: field for field in fields}
+        if names or len(by_name) != len(fields):
+            return None
+        names, headers, repeated = tuple(by_name), _RawHeaders(by_name), NO_REPEATS
     method, target, host = http.method, http.path, http.host
     if (
         size > limits.header_bytes
-        or len(joined) > limits.headers
-        or joined.get(":path") != target
-        or joined.get(":authority") != host
-        or joined.get("host") is not None
+        or len(names) > limits.headers
+        or headers.get(":path") != target
+        or headers.get(":authority") != host
+        or headers.get("host") is not None
         or method not in COMMON_METHODS
-        or http.HasField("header_map")
     ):
         return None
-    names = tuple(joined)
     together = "".join(names)
     read = clean_target(target, limits)
     named, port, fault = read_authority(host)
@@ -120,12 +134,34 @@ def _read_usual(attributes: Any, size: int, limits: Limits) -> _ReceivedRequest 
         return None
     request = _blank(_ReceivedRequest)
     request.message, request.http = attributes, http
-    request.plain_headers, request.header_names = joined, names
-    request._repeated = None  # noqa: SLF001  # this is its constructor
+    request.plain_headers, request.header_names = headers, names
+    request._repeated = repeated  # noqa: SLF001  # this is its constructor
     request.method, request.target, request.host, request.port = method, target, named, port
     request.path, request.segments, request.query_string, request.path_faults = read
     request.faults = ()
     return request
+
+
+class _RawHeaders:
+    """Headers told apart, each there once: messages ``HeaderValue`` by name, whose values are read late."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+
+    def get(self, name: str) -> str | None:
+        """Return the value of a header, as :func:`_told_apart` reads it."""
+        field = self._fields.get(name)
+        if field is None:
+            return None
+        raw: bytes = field.raw_value
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = raw.decode(errors="replace")
+        value: str = text or field.value
+        return value
 
 
 class _ReceivedRequest(HttpRequest):
@@ -141,10 +177,11 @@ class _ReceivedRequest(HttpRequest):
     """The AttributeContext."""
     http: Any
     """Its HttpRequest."""
-    plain_headers: Mapping[str, str] | None
-    """The map of joined headers as it came, if it can be asked directly: every name in it is lower case.
+    plain_headers: Headers | None
+    """The headers as they came, if they can be asked directly: every name is lower case, and there once.
 
-    That is settled when the first header is asked for (no empty slot here: filling one takes a microsecond).
+    For joined headers that may be settled when the first one is asked for (no empty slot here: filling one
+    takes a microsecond).
     """
 
     def read(self, attributes: Any, size: int, limits: Limits) -> None:
@@ -195,7 +232,7 @@ class _ReceivedRequest(HttpRequest):
             plain = self.look_at_names()
         return self.headers.get(name) if plain is None else plain.get(name)
 
-    def look_at_names(self) -> Mapping[str, str] | None:
+    def look_at_names(self) -> Headers | None:
         """Settle :attr:`plain_headers`, and with it :attr:`header_names` if they are as they should be."""
         joined = self.http.headers
         names = tuple(joined)
@@ -228,10 +265,12 @@ def _told_apart(fields: Any) -> list[tuple[str, str]]:
 
 
 def _headers(request: _ReceivedRequest) -> Mapping[str, str]:
-    plain = request.look_at_names()
+    plain = request.plain_headers
+    if plain is UNREAD:
+        plain = request.look_at_names()
     if plain is None:
         return read_headers(request.http.headers.items())[0]
-    return {name: plain[name] for name in request.header_names}  # `dict(plain)` takes longer
+    return {name: plain.get(name) or "" for name in request.header_names}  # `dict(plain)` takes longer
 
 
 def _header_names(request: _ReceivedRequest) -> tuple[str, ...]:

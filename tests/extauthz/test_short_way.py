@@ -189,16 +189,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             runner.run(context.__aexit__(None, None, None))
 
 
-def request_of(case: tuple[str, str, dict[str, Any]]) -> bytes:
+def request_of(case: tuple[str, str, dict[str, Any]], *, raw: bool = False) -> bytes:
     method, target, claims = case
     bearer = user_token(**{"region": "EMEA", **claims})
-    return check_request(method, URL + target, {"x-token": bearer, "accept": "*/*"}, token=bearer)
+    return check_request(method, URL + target, {"x-token": bearer, "accept": "*/*"}, token=bearer, raw=raw)
 
 
+@pytest.mark.parametrize("raw", [False, True], ids=["joined headers", "raw headers"])
 @pytest.mark.parametrize("name", USUAL)
-def test_what_is_usual_is_answered_by_the_short_way(name: str, pair: Pair) -> None:
+def test_what_is_usual_is_answered_by_the_short_way(name: str, raw: bool, pair: Pair) -> None:
     """The short way answers, allow or denial, and byte for byte as the steps do."""
-    short, steps = pair.ask(request_of(USUAL[name]))
+    short, steps = pair.ask(request_of(USUAL[name], raw=raw))
     assert pair.answered[-1]
     assert short == steps
 
