@@ -468,7 +468,7 @@ def test_the_smallest_comparison(tmp_path: Path) -> None:
     assert (missing, report.missing, report.complete) == ({}, {}, True)
     assert report.failed == {
         "broken": "it ended",
-        "credulous": f"credulous: {Verdict.ALLOW}, where {Verdict.DENY} is right",
+        "credulous": f"{Verdict.ALLOW}, where {Verdict.DENY} is right",
     }
     assert set(saved) == {0, *range(4, len(report.gateway) + 1, 4)}, "not saved after each load"
     assert {each.side for each in report.direct} == {sides.OURS_ALL, sides.CERBOS_GRPC}

@@ -87,7 +87,7 @@ def _giving_up(report: Report, save: Callable[[], None]) -> Callable[[str, Excep
     """Make what enters a side that has failed into *report*."""
 
     def failed(side: str, error: Exception) -> None:
-        report.failed[side] = str(error)
+        report.failed[side] = str(error).removeprefix(f"{side}: ")
         save()
 
     return failed
@@ -105,8 +105,8 @@ class _Servers:
     stack: ExitStack
     sides: list[Side] = field(default_factory=list)
     servers: dict[str, Server] = field(default_factory=dict)
-    gateway: gateway.Gateway | None = None
-    """That asks the others, once it is up."""
+    asking: gateway.Gateway | None = None
+    """The gateway that asks them, once it is up."""
 
     def start(self, sides: Iterable[Side]) -> None:
         """Start all that can be started."""
@@ -118,8 +118,8 @@ class _Servers:
 
     def weigh(self) -> None:
         """See what memory each has, and the gateway that has asked them."""
-        if self.gateway is not None:
-            self.report.memory[gateway.OF_THE_OTHERS] = processes.memory(processes.tree([self.gateway.pid]))
+        if self.asking is not None:
+            self.report.memory[gateway.OF_THE_OTHERS] = processes.memory(processes.tree([self.asking.pid]))
         for side in self._standing():
             roots = self.servers[side.name].roots
             self.report.memory[side.name] = processes.memory(processes.tree(roots))
@@ -186,7 +186,7 @@ class _Servers:
             if side.behind_envoy
         }
         asking = self.stack.enter_context(gateway.gateway(self.place.directory, upstreams, CORES))
-        self.gateway = asking
+        self.asking = asking
         entrances = {gateway.ALONE: Entrance(asking.ports[gateway.ALONE], asking.pid, checked=False)}
         for side in self._standing():
             server = self.servers[side.name]

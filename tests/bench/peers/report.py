@@ -225,7 +225,7 @@ def markdown(report: Report, charts: Sequence[tuple[str, str]]) -> str:
     parts = [
         "# Side by side\n",
         "" if report.complete else "**Not complete**: the run goes on, or was broken off.\n",
-        f"`{report.command}`, {report.seconds / 60:.0f} minutes. {report.method}\n",
+        f"`{report.command}`, {report.seconds / 60:.1f} minutes. {report.method}\n",
         "\n".join(["| machine | |", "|---|---|", *facts, ""]),
         _reasons("Not measured here:", report.missing),
         _reasons("Failed, and asked no more:", report.failed),
