@@ -163,13 +163,13 @@ class _Prepared:
         self._deciding = deciding
         self.short_way = self._first if route.decision is None else _no_short_way
 
-    def _first(self, facts: Facts, captured: str, decision_id: str) -> bytes | None:
+    def _first(self, request: HttpRequest, captured: str, decision_id: str) -> bytes | None:
         self.short_way = short_way(self.route, self._deciding) or _no_short_way
-        return self.short_way(facts, captured, decision_id)
+        return self.short_way(request, captured, decision_id)
 
 
-def _no_short_way(facts: Facts, captured: str, decision_id: str) -> None:
-    del facts, captured, decision_id
+def _no_short_way(request: HttpRequest, captured: str, decision_id: str) -> None:
+    del request, captured, decision_id
 
 
 class Refused(Exception):  # noqa: N818  # the state, not a mistake
@@ -322,7 +322,7 @@ class Authorizer:
         if found is None:
             return None
         try:
-            return found[0].short_way(Facts(request), found[1], decision_id)
+            return found[0].short_way(request, found[1], decision_id)
         except Exception:  # whatever it is, the steps find out what it means
             return None
 

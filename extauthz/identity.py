@@ -395,9 +395,12 @@ class Identity:
     def known(self, text: str) -> Identified | None:
         """Tell who asks by the value of :attr:`only_header`; None: :meth:`identify` has to find it out."""
         young = self._entrances[0].memory.young.get(text)
-        if young is None or not young[0].good(self._clock()):
+        if young is None:
             return None
-        return young[0].identified
+        remembered = young[0]
+        if remembered.keys is not remembered.key_set.keys or self._clock() >= remembered.expires:
+            return None
+        return remembered.identified
 
     def identify(self, facts: Facts, anonymous_allowed: bool = False) -> Identified:
         """Tell who asks; sets ``facts.claims``.

@@ -470,24 +470,6 @@ class _Tree(Generic[R]):
                 return place.choose(request, values)
         return None
 
-    def usual(self, segments: tuple[str, ...]) -> tuple[_Place[R] | None, str] | None:
-        """Find the place of a path, and what its capture holds, by lookups alone.
-
-        None: there is no such place. Without a place: only :meth:`find` can tell.
-        """
-        place = self.literal.get(segments)
-        if place is not None:
-            return place, ""
-        forms = self.forms.get(len(segments))
-        if forms is None:
-            return None, ""
-        for form in forms:
-            place = form.places.get(form.key(segments))
-            if place is not None:
-                text = "" if form.only is None else segments[form.only]
-                return place if text else None, text
-        return None
-
     def _forms_of(self, length: int) -> tuple[_Form[R], ...]:
         forms: dict[tuple[tuple[int, str], ...], _Form[R]] = {}
         for shape, place in self._places.items():
@@ -528,7 +510,7 @@ class RouteTable(Generic[R]):
 
     """
 
-    __slots__ = ("_any", "_below", "_hosts", "_other_hosts")
+    __slots__ = ("_any", "_below", "_hosts", "_lookups", "_other_hosts")
 
     def __init__(self, routes: Iterable[R]) -> None:
         self._hosts: dict[str, _Tree[R]] = {}
@@ -538,8 +520,9 @@ class RouteTable(Generic[R]):
             entry = _Entry(route)
             for host, shape in dict.fromkeys(route.pattern.places):
                 self._tree(host).grow(shape).add(entry)
-        self._other_hosts = None if self._below else self._any
-        """The paths of a host that no route names, if that can be said beforehand."""
+        self._other_hosts = () if self._below else (self._any,)
+        """Where the paths of a host are that no route names, if that can be said beforehand."""
+        self._lookups = {host: (tree, *self._other_hosts) for host, tree in self._hosts.items()}
 
     def match(self, request: HttpRequest) -> Found[R]:
         """Find the route of *request*.
@@ -561,19 +544,27 @@ class RouteTable(Generic[R]):
         None: that is not enough (a host below a wildcard, several captures, header conditions, no route at
         all): ask :meth:`match`. The text is empty for a path without captures.
         """
-        tree = self._hosts.get(host)
-        found = None if tree is None else tree.usual(segments)
-        if found is None and self._other_hosts is not None:
-            found = self._other_hosts.usual(segments)
-        if found is None:
-            return None
-        place, text = found
-        if place is None:
-            return None
-        entries = place.by_method.get(method, place.any_method)
-        if not entries or entries[0].conditions:
-            return None
-        return entries[0].route, text
+        for tree in self._lookups.get(host, self._other_hosts):
+            place = tree.literal.get(segments)
+            text = ""
+            if place is None:
+                forms = tree.forms.get(len(segments))
+                if forms is None:
+                    return None
+                for form in forms:
+                    place = form.places.get(form.key(segments))
+                    if place is not None:
+                        break
+                else:
+                    continue
+                text = "" if form.only is None else segments[form.only]
+                if not text:
+                    return None
+            entries = place.by_method.get(method, place.any_method)
+            if not entries or entries[0].conditions:
+                return None
+            return entries[0].route, text
+        return None
 
     def _tree(self, host: HostPattern | None) -> _Tree[R]:
         if host is None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.model import Effect, Resource
 from extauthz import wire
-from extauthz.facts import DecisionFacts, parse_query
+from extauthz.facts import DecisionFacts, Facts, parse_query
 from extauthz.request import COMMON_METHODS
 from extauthz.slots import MISSING, Absent, Field
 from extauthz.templates import named_outputs
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
     from engine.model import AuxData, Decision, Principal
     from extauthz.authorizer import Route
-    from extauthz.facts import Facts
     from extauthz.identity import Identified
+    from extauthz.request import HttpRequest
     from extauthz.slots import Slot
 
-    ShortWay = Callable[[Facts, str, str], bytes | None]
-    """Answers for facts of which only the request is known, the value of the path's capture, and an id."""
+    ShortWay = Callable[[HttpRequest, str, str], bytes | None]
+    """Answers a request, given what the path's capture holds, and an id."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +78,15 @@ class _Writing:
         self._route = route
         self._deciding = deciding
         self._lines: list[str] = []
-        self._names: dict[str, Any] = {"named_outputs": named_outputs, "DecisionFacts": DecisionFacts}
+        self._names: dict[str, Any] = {
+            "DecisionFacts": DecisionFacts,
+            "Facts": Facts,
+            "named_outputs": named_outputs,
+        }
+        self._has_facts = False
         self._known: set[str] = set()
         """The variables of expressions that ``facts`` has so far."""
-        self._has_query = False
+        self._has_query = self._has_outputs = False
 
     def function(self) -> ShortWay:
         """Write it all.
@@ -95,8 +100,8 @@ class _Writing:
         self._fill_resource()
         self._decide()
         self._answer()
-        body = "\n    ".join(["request = facts.request", *self._lines])
-        text = f"def short_way(facts, captured, decision_id):\n    {body}\n"
+        body = "\n    ".join(self._lines)
+        text = f"def short_way(request, captured, decision_id):\n    {body}\n"
         exec(compile(text, f"<short way of {self._route.name!r}>", "exec"), self._names)  # noqa: S102  # text of ours
         made: ShortWay = self._names["short_way"]
         return made
@@ -125,6 +130,7 @@ class _Writing:
         if identity is None:
             self._add(f"identified = {self._bound(self._deciding.anonymous)}")
         elif identity.only_header is None:
+            self._needs_facts()
             identify = self._bound(identity.identify)
             self._add(f"identified = {identify}(facts, {self._bound(self._route.anonymous_allowed)})")
         else:
@@ -183,13 +189,21 @@ class _Writing:
 
     def _called(self, slot: Slot) -> str:
         """Add the call of a slot's own function, after what it looks at is known; return its variable."""
+        self._needs_facts()
         self._tell(slot.identifiers)
         name = self._fresh()
         self._add(f"{name} = {self._bound(slot.function)}(facts)")
         return name
 
+    def _needs_facts(self) -> None:
+        if not self._has_facts:
+            self._has_facts = True
+            self._add(FACTS)
+
     def _tell(self, variables: frozenset[str]) -> None:
         """Let ``facts`` have what expressions look at, unless it finds that by itself."""
+        if "outputs" in variables:
+            self._needs_outputs()
         for variable in sorted(variables - self._known):
             if variable in _TOLD:
                 self._add(_TOLD[variable].format(path=self._path()))
@@ -268,9 +282,9 @@ class _Writing:
         return value
 
     def _needs_outputs(self) -> None:
-        if "outputs" not in self._known:
-            self._known.add("outputs")
-            self._add(_TOLD["outputs"])
+        if not self._has_outputs:
+            self._has_outputs = True
+            self._add("outputs = named_outputs(decision.outputs)")
 
     # --- the decision and the answer
 
@@ -289,7 +303,7 @@ class _Writing:
         self._add(
             f"if effect is not {self._bound(Effect.ALLOW)}:", *(f"    {line}" for line in self._finished())
         )
-        self._give_up_if(f"{self._bound(self._route.allow.owned.aliases_in)}(request.header_names)")
+        self._give_up_if("not request.plain_names")  # so it has no alias of an owned header
         self._add("content = absent = b''")
         for name, slot in self._route.allow.headers:
             self._header(name, slot)
@@ -311,6 +325,7 @@ class _Writing:
             for each in ("path", "claims", "principal", "action", "resource")
         ]
         return [
+            *(() if self._has_facts else (FACTS,)),
             *told,
             f"facts.route = {route}",
             f"facts.max_body_bytes = {self._route.max_body_bytes:d}",
@@ -335,11 +350,12 @@ class _Writing:
         )
 
 
+FACTS: Final = "facts = Facts(request)"
 _TOLD: Final = {
     "action": "facts.action = action",
     "claims": "facts.claims = claims",
     "decision": "facts.decision = DecisionFacts(decision_id, 'EFFECT_ALLOW', policy, scope, rule)",
-    "outputs": "outputs = facts.outputs = named_outputs(decision.outputs)",
+    "outputs": "facts.outputs = outputs",
     "path": "facts.path = {path}",
     "principal": "facts.principal = principal",
     "reason": "facts.reason = 'policy.allowed'",

@@ -108,19 +108,21 @@ def _read_usual(attributes: Any, size: int, limits: Limits) -> _ReceivedRequest 
     line that they agree with; a common method, a clean path, a valid host.
     """
     http = attributes.request.http
-    headers: Headers = http.headers
-    names = tuple(http.headers)
-    repeated: Mapping[str, tuple[str, ...]] | None = None
+    joined = http.headers
+    headers: Headers = joined
+    names: Iterable[str] = joined
+    count = len(joined)
+    told_apart = None
     if http.HasField("header_map"):
         fields = http.header_map.headers
-        by_name = {field.key: field for field in fields}
-        if names or len(by_name) != len(fields):
+        told_apart = {field.key: field for field in fields}
+        if count or len(told_apart) != len(fields):
             return None
-        names, headers, repeated = tuple(by_name), _RawHeaders(by_name), NO_REPEATS
+        headers, names, count = _RawHeaders(told_apart), told_apart, len(told_apart)
     method, target, host = http.method, http.path, http.host
     if (
         size > limits.header_bytes
-        or len(names) > limits.headers
+        or count > limits.headers
         or headers.get(":path") != target
         or headers.get(":authority") != host
         or headers.get("host") is not None
@@ -134,8 +136,9 @@ def _read_usual(attributes: Any, size: int, limits: Limits) -> _ReceivedRequest 
         return None
     request = _blank(_ReceivedRequest)
     request.message, request.http = attributes, http
-    request.plain_headers, request.header_names = headers, names
-    request._repeated = repeated  # noqa: SLF001  # this is its constructor
+    request.plain_headers = headers
+    request.plain_names = "_" not in together and "." not in together
+    request._repeated = None if told_apart is None else NO_REPEATS  # noqa: SLF001  # this is its constructor
     request.method, request.target, request.host, request.port = method, target, named, port
     request.path, request.segments, request.query_string, request.path_faults = read
     request.faults = ()
@@ -145,14 +148,14 @@ def _read_usual(attributes: Any, size: int, limits: Limits) -> _ReceivedRequest 
 class _RawHeaders:
     """Headers told apart, each there once: messages ``HeaderValue`` by name, whose values are read late."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("fields",)
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        self._fields = fields
+        self.fields = fields
 
     def get(self, name: str) -> str | None:
         """Return the value of a header, as :func:`_told_apart` reads it."""
-        field = self._fields.get(name)
+        field = self.fields.get(name)
         if field is None:
             return None
         raw: bytes = field.raw_value
@@ -171,7 +174,7 @@ class _ReceivedRequest(HttpRequest):
     attribute.
     """
 
-    __slots__ = ("http", "message", "plain_headers")
+    __slots__ = ("http", "message", "plain_headers", "plain_names")
 
     message: Any
     """The AttributeContext."""
@@ -183,6 +186,8 @@ class _ReceivedRequest(HttpRequest):
     For joined headers that may be settled when the first one is asked for (no empty slot here: filling one
     takes a microsecond).
     """
+    plain_names: bool
+    """Whether all names are lower case, and there is no ``_`` and no ``.`` in any."""
 
     def read(self, attributes: Any, size: int, limits: Limits) -> None:
         """Read a CheckRequest of *size* bytes, whatever is in it."""
@@ -233,14 +238,10 @@ class _ReceivedRequest(HttpRequest):
         return self.headers.get(name) if plain is None else plain.get(name)
 
     def look_at_names(self) -> Headers | None:
-        """Settle :attr:`plain_headers`, and with it :attr:`header_names` if they are as they should be."""
+        """Settle :attr:`plain_headers`."""
         joined = self.http.headers
-        names = tuple(joined)
-        together = "".join(names)
-        if together == together.lower():
-            self.header_names, self.plain_headers = names, joined
-        else:
-            self.plain_headers = None
+        together = "".join(joined)
+        self.plain_headers = joined if together == together.lower() else None
         return self.plain_headers
 
     def __getattr__(self, name: str) -> Any:
@@ -274,8 +275,12 @@ def _headers(request: _ReceivedRequest) -> Mapping[str, str]:
 
 
 def _header_names(request: _ReceivedRequest) -> tuple[str, ...]:
-    plain = request.look_at_names()  # which fills the slot, unless a name has to be put right
-    return tuple(request.headers) if plain is None else request.header_names
+    plain = request.plain_headers
+    if plain is UNREAD:
+        plain = request.look_at_names()
+    if isinstance(plain, _RawHeaders):
+        return tuple(plain.fields)
+    return tuple(request.headers if plain is None else request.http.headers)
 
 
 def _body(request: _ReceivedRequest) -> bytes:
@@ -335,6 +340,7 @@ READ_LATE: Final[Mapping[str, Callable[[_ReceivedRequest], object]]] = {
     "headers": _headers,
     "id": lambda request: request.http.id,
     "metadata": lambda request: _metadata(request.message.metadata_context),
+    "plain_names": lambda _: False,  # nobody has looked
     "protocol": lambda request: request.http.protocol,
     "route_metadata": lambda request: _metadata(request.message.route_metadata_context),
     "scheme": lambda request: request.http.scheme.lower(),
