@@ -222,6 +222,21 @@ class Engine:
         question = CheckInput(principal, resource, (action,), aux_data, request_id)
         return decide(deciders.table, _plain(question))
 
+    def check_usual(
+        self, principal: Principal, resource: Resource, action: str, aux_data: AuxData
+    ) -> Decision | None:
+        """Decide as :meth:`check_action` does if there is a function for the question; else return ``None``.
+
+        Roles have to be a tuple, attributes and claims dicts. Where the function fails its exception is
+        raised. In both cases ask :meth:`check_action`, which knows what it means, and takes note of it.
+        """
+        deciders = self._deciders
+        kind, _, attr, version, scope = resource
+        function = deciders.functions.get((kind, version, scope, principal.roles, action))
+        if function is None or principal.id in deciders.excepted:
+            return None
+        return function(principal, resource, principal.attr, attr, aux_data, None)
+
     def check_many(
         self,
         questions: Iterable[CheckInput],

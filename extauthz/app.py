@@ -54,7 +54,6 @@ from extauthz.pdp.cors import ANY, DEFAULT_HEADERS, Cors
 from extauthz.pdp.rest import Limits as BodyLimits
 from extauthz.pdp.service import AdminService, PdpService
 from extauthz.readiness import Component, Status
-from extauthz.routes import RouteTable
 from extauthz.sources import HttpSource
 from extauthz.templates import AllowTemplate, DenyTemplate, OwnedHeaders, ProblemTemplate
 from extauthz.worker import StartError
@@ -448,11 +447,11 @@ def _authorizer(
     settings: config.Config, engine: Engine, key_sets: Mapping[str, KeySet], http: httpx.AsyncClient
 ) -> Authorizer:
     ours = settings.ext_authz
-    anonymous = Principal(ours.anonymous.id, ours.anonymous.roles)
+    anonymous = Principal(ours.anonymous.id, ours.anonymous.roles, {})
     identities = _Identities(settings, key_sets, anonymous)
     sources = {name: _source(name, source, http) for name, source in ours.sources.items()}
     return Authorizer(
-        RouteTable(_routes(ours, identities, sources)),
+        _routes(ours, identities, sources),
         engine,
         decision_ids(),
         anonymous=anonymous,

@@ -25,14 +25,16 @@ from extauthz.identity import Identified, KeySetUnavailable, KeysWanted, Unauthe
 from extauthz.reasons import Reason, reason
 from extauthz.request import LIMITS, RELAXABLE, HttpRequest, Limits
 from extauthz.response import DecisionMetadata, Deny, Failure, Header
-from extauthz.routes import MethodNotAllowed, NotFound
+from extauthz.routes import MethodNotAllowed, NotFound, RouteTable
+from extauthz.short_way import Deciding, short_way
 from extauthz.slots import AttributeTemplate, SlotError
 from extauthz.sources import SourceNotFound, SourceUnavailable, SourceWanted
 from extauthz.templates import PROBLEM_TYPE, AllowTemplate, AmbiguousQuery, DenyTemplate, named_outputs
 
 if TYPE_CHECKING:
     from engine.model import AuxData, Decision, EvaluationError, JsonValue
-    from extauthz.routes import Pattern, RouteTable
+    from extauthz.routes import Pattern
+    from extauthz.short_way import ShortWay
     from extauthz.slots import Slot
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,13 @@ MAX_WAITS: Final = 16
 class IdentifiesPrincipals(Protocol):
     """Tells who asks; see :class:`extauthz.identity.Identity`."""
 
+    @property
+    def only_header(self) -> str | None:
+        """The one header that tells who asks, if there is just one."""
+
+    def known(self, text: str) -> Identified | None:
+        """Tell who asks by the value of that header, if it was seen before."""
+
     def identify(self, facts: Facts, anonymous_allowed: bool = False) -> Identified:
         """Return who asks and set ``facts.claims``."""
 
@@ -78,6 +87,11 @@ class DecidesActions(Protocol):
         self, principal: Principal, resource: Resource, action: str, aux_data: AuxData, request_id: str, /
     ) -> Decision:
         """Decide."""
+
+    def check_usual(
+        self, principal: Principal, resource: Resource, action: str, aux_data: AuxData, /
+    ) -> Decision | None:
+        """Decide what can be decided at once; may raise anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +150,28 @@ class Route:
     max_body_bytes: int = 64 * 1024
 
 
+class _Prepared:
+    """A route, and the function that usually answers for it: made when the first request comes."""
+
+    __slots__ = ("_deciding", "pattern", "route", "short_way")
+
+    short_way: ShortWay
+
+    def __init__(self, route: Route, deciding: Deciding) -> None:
+        self.route = route
+        self.pattern = route.pattern
+        self._deciding = deciding
+        self.short_way = self._first if route.decision is None else _no_short_way
+
+    def _first(self, request: HttpRequest, captured: str, decision_id: str) -> bytes | None:
+        self.short_way = short_way(self.route, self._deciding) or _no_short_way
+        return self.short_way(request, captured, decision_id)
+
+
+def _no_short_way(request: HttpRequest, captured: str, decision_id: str) -> None:
+    del request, captured, decision_id
+
+
 class Refused(Exception):  # noqa: N818  # the state, not a mistake
     """The request is turned away before a policy is asked; *headers* are those that the protocol wants."""
 
@@ -163,11 +199,10 @@ class Exchange:
 
     __slots__ = ("facts", "id", "records", "route")
 
-    facts: Facts
-
-    def __init__(self, decision_id: str) -> None:
+    def __init__(self, decision_id: str, facts: Facts, route: Route | None = None) -> None:
         self.id = decision_id
-        self.route: Route | None = None
+        self.facts = facts
+        self.route = route
         self.records: dict[str, Record] = {}
         """Fetched, by source."""
 
@@ -219,7 +254,7 @@ class Authorizer:
 
     def __init__(
         self,
-        routes: RouteTable[Route],
+        routes: Iterable[Route],
         engine: DecidesActions,
         next_id: Callable[[], str],
         *,
@@ -230,30 +265,37 @@ class Authorizer:
         unknown_route: int = 404,
     ) -> None:
         """*deny* is for requests without a route, *retry_after* in seconds, *unknown_route* a status."""
-        self._match = routes.match
+        self.answered = dict.fromkeys(COUNTED, 0)
+        """Answers given, by the code of their reason. INVARIANT (the codes are those of :data:`COUNTED`)."""
+        self._anonymous = Identified(anonymous, anonymous=True)
+        deciding = Deciding(engine.check_usual, self._anonymous, self._decided, self.answered)
+        table = RouteTable(_Prepared(route, deciding) for route in routes)
+        self._match = table.match
+        self._usual = table.usual
         self._decide = engine.check_action
         self._next_id = next_id
-        self._anonymous = Identified(anonymous, anonymous=True)
         self._deny = deny
         self._limits = limits
         self._retry_after = Header("retry-after", str(retry_after))
         self._reasons = {"route.not_found": replace(reason("route.not_found"), status=unknown_route)}
         self._told: set[tuple[str, str]] = set()
-        self.answered = dict.fromkeys(COUNTED, 0)
-        """Answers given, by the code of their reason. INVARIANT (the codes are those of :data:`COUNTED`)."""
 
     def check(self, data: bytes) -> bytes | Awaitable[bytes]:
         """Answer the serialized CheckRequest *data* with a serialized CheckResponse.
 
         Returns the bytes, or something to await for them when a fetch has to be waited for. Never raises.
         """
-        exchange = Exchange(self._next_id())
+        decision_id = self._next_id()
         try:
-            exchange.facts = Facts(wire.decode(data, self._limits))
+            request = wire.decode(data, self._limits)
+        except Exception as error:
+            return self._refused(Exchange(decision_id, Facts(UNREADABLE)), error)
+        answer = self._short_answer(request, decision_id)
+        if answer is not None:
+            return answer
+        exchange = Exchange(decision_id, Facts(request))
+        try:
             return self._answer(exchange)
-        except wire.WireError as error:
-            exchange.facts = Facts(UNREADABLE)
-            return self._refused(exchange, error)
         except (KeysWanted, RecordWanted) as wanted:
             return self._check_later(exchange, wanted)
         except Exception as error:
@@ -271,6 +313,22 @@ class Authorizer:
             raise RuntimeError(f"still wanting after {MAX_WAITS} fetches: {wanted!r}")
         except Exception as error:
             return self._refused(exchange, error)
+
+    def _short_answer(self, request: HttpRequest, decision_id: str) -> bytes | None:
+        """Answer by the short way of the request's route; None: the steps have to be taken."""
+        if request.faults or request.path_faults:
+            return None
+        found = self._usual(request.host, request.segments, request.method)
+        if found is None:
+            return None
+        try:
+            return found[0].short_way(request, found[1], decision_id)
+        except Exception:  # whatever it is, the steps find out what it means
+            return None
+
+    def _decided(self, facts: Facts, route: Route, decision_id: str, decision: Decision) -> bytes:
+        """Answer for what a short way has brought to a decision."""
+        return self._by_policy(Exchange(decision_id, facts, route), route, decision)
 
     def _answer(self, exchange: Exchange) -> bytes:
         facts = exchange.facts
@@ -300,7 +358,7 @@ class Authorizer:
         match = self._match(request)
         if isinstance(match, (NotFound, MethodNotAllowed)):
             raise Refused(faults[0]) if faults else _unmatched(match)
-        route = match.route
+        route = match.route.route
         if faults and not route.relaxed.issuperset(faults):
             raise Refused(next(fault for fault in faults if fault not in route.relaxed))
         facts.route, facts.path, facts.max_body_bytes = route, match.parameters, route.max_body_bytes

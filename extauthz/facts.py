@@ -258,12 +258,12 @@ def parse_query(text: str) -> dict[str, tuple[str, ...]]:
     """
     if not text:
         return {}
+    if "&" not in text and "%" not in text and "+" not in text:
+        name, _, value = text.partition("=")
+        return {name: (value,)}
     pairs = text.split("&", MAX_QUERY_PARAMETERS)
     if len(pairs) > MAX_QUERY_PARAMETERS:
         raise FactError(MAPPING, f"the query has more than {MAX_QUERY_PARAMETERS} parameters")
-    if len(pairs) == 1 and "%" not in text and "+" not in text:
-        name, _, value = text.partition("=")
-        return {name: (value,)}
     named = [pair.partition("=")[::2] for pair in pairs if pair]
     return _grouped(_decoded(named, text) if "%" in text or "+" in text else named)
 

@@ -297,18 +297,19 @@ class JwtIdentity:
         self.places = tuple(places)
         self.verify: Callable[[str], VerifiedToken] = Verifier(key_set, rules, clock=clock).verify
         self._principal = principal
-        self._fixed = principal.claims_only
+        self.fixed = principal.claims_only
+        """Whether the claims alone make the principal."""
 
     def remember(self, token: VerifiedToken, facts: Facts) -> _Remembered:
         """Keep what follows from a verified token alone."""
         facts.claims = token.claims
-        principal = self._principal.build(facts) if self._fixed else NOBODY
+        principal = self._principal.build(facts) if self.fixed else NOBODY
         identified = Identified(principal, token.claims, AuxData(jwt=cerbos_claims(token.claims)))
         return _Remembered(self, identified, token)
 
     def complete(self, identified: Identified, facts: Facts) -> Identified:
         """Add what depends on this very request."""
-        return identified if self._fixed else replace(identified, principal=self._principal.build(facts))
+        return identified if self.fixed else replace(identified, principal=self._principal.build(facts))
 
 
 NOBODY = Principal("", ())
@@ -382,6 +383,24 @@ class Identity:
         self._anonymous = Identified(anonymous, anonymous=True)
         self._challenges = Challenges(realm)
         self._clock = clock
+
+    @property
+    def only_header(self) -> str | None:
+        """The one header that tells who asks; None: more than a header may have to be looked at."""
+        if len(self._entrances) != 1:
+            return None
+        (entrance,) = self._entrances
+        return entrance.place.header or None if all(entry.fixed for entry in entrance.entries) else None
+
+    def known(self, text: str) -> Identified | None:
+        """Tell who asks by the value of :attr:`only_header`; None: :meth:`identify` has to find it out."""
+        young = self._entrances[0].memory.young.get(text)
+        if young is None:
+            return None
+        remembered = young[0]
+        if remembered.keys is not remembered.key_set.keys or self._clock() >= remembered.expires:
+            return None
+        return remembered.identified
 
     def identify(self, facts: Facts, anonymous_allowed: bool = False) -> Identified:
         """Tell who asks; sets ``facts.claims``.

@@ -358,12 +358,12 @@ _NO_PARAMETERS: Final[Mapping[str, object]] = MappingProxyType({})
 class _Place(Generic[R]):
     """The routes of one host and one shape."""
 
-    __slots__ = ("_any_method", "_by_method", "_entries", "_refusal")
+    __slots__ = ("_entries", "_refusal", "any_method", "by_method")
 
     def __init__(self) -> None:
         self._entries: list[_Entry[R]] = []
-        self._by_method: dict[str, tuple[_Entry[R], ...]] = {}
-        self._any_method: tuple[_Entry[R], ...] = ()
+        self.by_method: dict[str, tuple[_Entry[R], ...]] = {}
+        self.any_method: tuple[_Entry[R], ...] = ()
         self._refusal = MethodNotAllowed(())
 
     def add(self, entry: _Entry[R]) -> None:
@@ -371,8 +371,8 @@ class _Place(Generic[R]):
         self._entries.append(entry)
         self._entries.sort(key=lambda each: each.pattern.rank, reverse=True)
         methods = frozenset().union(*(each.pattern.methods or () for each in self._entries))
-        self._by_method = {method: self._for(method) for method in methods}
-        self._any_method = tuple(each for each in self._entries if each.pattern.methods is None)
+        self.by_method = {method: self._for(method) for method in methods}
+        self.any_method = tuple(each for each in self._entries if each.pattern.methods is None)
         self._refusal = MethodNotAllowed(tuple(sorted(methods)))
 
     def _for(self, method: str) -> tuple[_Entry[R], ...]:
@@ -380,7 +380,7 @@ class _Place(Generic[R]):
 
     def choose(self, request: HttpRequest, values: tuple[object, ...]) -> Found[R]:
         """Find the route by method and headers; *values* are those of the captures."""
-        entries = self._by_method.get(request.method, self._any_method)
+        entries = self.by_method.get(request.method, self.any_method)
         for entry in entries:
             if entry.conditions and not entry.pattern.accepts(request):
                 continue
@@ -433,30 +433,30 @@ def _no_literals(_: Sequence[str]) -> Key:
 class _Tree(Generic[R]):
     """The paths of one host."""
 
-    __slots__ = ("_forms", "_literal", "_places")
+    __slots__ = ("_places", "forms", "literal")
 
     def __init__(self) -> None:
-        self._literal: dict[tuple[str, ...], _Place[R]] = {}
+        self.literal: dict[tuple[str, ...], _Place[R]] = {}
         """Paths without captures: always the most specific, so they are looked up first and as a whole."""
         self._places: dict[Shape, _Place[R]] = {}
         """The other ones."""
-        self._forms: dict[int, tuple[_Form[R], ...]] = {}
+        self.forms: dict[int, tuple[_Form[R], ...]] = {}
         """By the length of paths, the most specific first; made when a path of that length comes."""
 
     def grow(self, shape: Shape) -> _Place[R]:
         """Return the place of *shape*, made if it is not there yet."""
         texts = tuple(segment.text for segment in shape if isinstance(segment, Literal))
         if len(texts) == len(shape):
-            return self._literal.setdefault(texts, _Place())
+            return self.literal.setdefault(texts, _Place())
         return self._places.setdefault(shape, _Place())
 
     def find(self, request: HttpRequest) -> Found[R] | None:
         """Find the place of the request's path, and the route there; None if there is no such place."""
         segments = request.segments
-        place = self._literal.get(segments)
+        place = self.literal.get(segments)
         if place is not None:
             return place.choose(request, ())
-        forms = self._forms.get(len(segments))
+        forms = self.forms.get(len(segments))
         for form in self._forms_of(len(segments)) if forms is None else forms:
             place = form.places.get(form.key(segments))
             if place is None:
@@ -477,7 +477,7 @@ class _Tree(Generic[R]):
                 form = forms.setdefault(_specificity(shape), _Form(shape))
                 form.places[form.key([_text(segment) for segment in shape])] = place
         made = tuple(forms[rank] for rank in sorted(forms))
-        self._forms[length] = made
+        self.forms[length] = made
         return made
 
 
@@ -510,7 +510,7 @@ class RouteTable(Generic[R]):
 
     """
 
-    __slots__ = ("_any", "_below", "_hosts")
+    __slots__ = ("_any", "_below", "_hosts", "_lookups", "_other_hosts")
 
     def __init__(self, routes: Iterable[R]) -> None:
         self._hosts: dict[str, _Tree[R]] = {}
@@ -520,6 +520,9 @@ class RouteTable(Generic[R]):
             entry = _Entry(route)
             for host, shape in dict.fromkeys(route.pattern.places):
                 self._tree(host).grow(shape).add(entry)
+        self._other_hosts = () if self._below else (self._any,)
+        """Where the paths of a host are that no route names, if that can be said beforehand."""
+        self._lookups = {host: (tree, *self._other_hosts) for host, tree in self._hosts.items()}
 
     def match(self, request: HttpRequest) -> Found[R]:
         """Find the route of *request*.
@@ -534,6 +537,34 @@ class RouteTable(Generic[R]):
         if found is None and self._below:
             found = self._find_below(request)
         return found or self._any.find(request) or NOT_FOUND
+
+    def usual(self, host: str, segments: tuple[str, ...], method: str) -> tuple[R, str] | None:
+        """Find the route that :meth:`match` finds, and what its one capture holds, by lookups alone.
+
+        None: that is not enough (a host below a wildcard, several captures, header conditions, no route at
+        all): ask :meth:`match`. The text is empty for a path without captures.
+        """
+        for tree in self._lookups.get(host, self._other_hosts):
+            place = tree.literal.get(segments)
+            text = ""
+            if place is None:
+                forms = tree.forms.get(len(segments))
+                if forms is None:
+                    return None
+                for form in forms:
+                    place = form.places.get(form.key(segments))
+                    if place is not None:
+                        break
+                else:
+                    continue
+                text = "" if form.only is None else segments[form.only]
+                if not text:
+                    return None
+            entries = place.by_method.get(method, place.any_method)
+            if not entries or entries[0].conditions:
+                return None
+            return entries[0].route, text
+        return None
 
     def _tree(self, host: HostPattern | None) -> _Tree[R]:
         if host is None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engine.cel import CompileError, Duration, Environment, EvaluationError, Optional, Record, Timestamp
+from engine.cel.nodes import Ident, Select
 from engine.document import did_you_mean
 from engine.outputs import to_json
 from extauthz.facts import MAPPING, DecisionFacts, FactError, Facts, PeerFacts
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MISSING",
+    "Absent",
     "AttributeTemplate",
     "DecisionFacts",
     "FactError",
     "Facts",
+    "Field",
     "PeerFacts",
     "Scope",
     "Slot",
@@ -97,13 +100,33 @@ class Want(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """What a slot looks at that does nothing but look at something: ``claims.sub``, ``query.page``, ...
+
+    *default* is what stands in where it is absent; None: then the slot has no value. Unless it is *exact*, it
+    is the slot's value only if it is text.
+    """
+
+    variable: str
+    name: str
+    default: Absent | None = None
+    exact: bool = False
+
+
+class Absent(NamedTuple):
+    """What stands in for a value that is not there."""
+
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
     """A compiled slot: call it with the facts to get its value.
 
     *text* is the slot as written, *identifiers* are the CEL variables it looks at (``claims``, ``request``,
     ...),
     *parameters* the path parameters. *needs_claims* says that it fails for a principal without claims. A slot
-    without identifiers always gives the same value.
+    without identifiers always gives the same value. A slot with a *field* can also be had from that alone.
     """
 
     text: str
@@ -113,6 +136,7 @@ class Slot:
     needs_claims: bool = False
     constant: Any = None
     """The value of a slot that is a literal; None for all others, and for the literal ``null``."""
+    field: Field | None = None
 
     def __call__(self, facts: Facts) -> Any:
         """Give the value for this request; raises :class:`SlotError` when there is none."""
@@ -293,9 +317,10 @@ def _literal_text(text: str, scope: Scope, want: Want) -> Slot:
         return _constant("".join(map(str, parts)), text, want)
     if scope is Scope.IDENTITY:
         raise SlotFault(f"`{text}`: path parameters belong to routes, and who asks does not depend on one")
-    only = parts[0] if len(parts) == 1 and want is Want.NAME else None
-    function = _named(only.name) if isinstance(only, _Parameter) else _finished(_joined(parts), want)
-    return Slot(text, function, frozenset({"path"}), names)
+    only = parts[0] if len(parts) == 1 else None
+    field = Field("path", only.name, exact=want in _TEXT) if isinstance(only, _Parameter) else None
+    function = _named(field.name) if field and want is Want.NAME else _finished(_joined(parts), want)
+    return Slot(text, function, frozenset({"path"}), names, field=field)
 
 
 def _named(parameter: str) -> Callable[[Facts], str]:
@@ -318,9 +343,13 @@ def _joined(parts: list[str | _Parameter]) -> Callable[[Facts], str]:
             )
 
 
+_TEXT: Final = frozenset({Want.TEXT, Want.PARAMETER, Want.VALUE})
+"""What any text is as it stands."""
+
+
 def _finished(get: Callable[[Facts], object], want: Want) -> Callable[[Facts], Any]:
     """Bring what *get* gives into the wanted form."""
-    if want in {Want.TEXT, Want.PARAMETER, Want.VALUE}:
+    if want in _TEXT:
         return get  # what a literal or a header gives is text already
     convert = CONVERT[want]
     return lambda facts: convert(get(facts))
@@ -402,7 +431,7 @@ def _steps(argument: object) -> list[str]:
     return steps
 
 
-def _claim_as_it_is(name: str, absent: _Absent | None, error: SlotError) -> Callable[[Facts], Any]:
+def _claim_as_it_is(name: str, absent: Absent | None, error: SlotError) -> Callable[[Facts], Any]:
     """Give a claim that needs no conversion: the commonest attribute, so it is one function."""
     reason, message = error.reason, str(error)
 
@@ -501,7 +530,9 @@ def _form_slot(key: str, value: dict[str, object], want: Want) -> Slot:
     absent = _absent(value, want)
     error = SlotError(form.reason, form.absent.format(name))
     get, convert = form.compile(argument), _conversion(form, want)
-    is_simple = key == "claim" and len(_steps(argument)) == 1 and convert is None
+    is_claim = key == "claim" and len(_steps(argument)) == 1
+    is_simple = is_claim and convert is None
+    field = Field(form.variable, name, absent, convert is None) if is_claim or key == "query" else None
     return Slot(
         f"{key} {name}",
         _claim_as_it_is(_steps(argument)[0], absent, error)
@@ -509,31 +540,24 @@ def _form_slot(key: str, value: dict[str, object], want: Want) -> Slot:
         else _filled(get, absent, error, convert),
         frozenset({form.variable}),
         needs_claims=key == "claim" and absent is None,
+        field=field,
     )
 
 
-class _Absent(NamedTuple):
-    """What stands in for a value that is not there."""
-
-    value: object
-
-
-def _absent(value: dict[str, object], want: Want) -> _Absent | None:
+def _absent(value: dict[str, object], want: Want) -> Absent | None:
     if "optional" not in value:
-        return (
-            _Absent(_constant(value["default"], "default", want)(_NO_FACTS)) if "default" in value else None
-        )
+        return Absent(_constant(value["default"], "default", want)(_NO_FACTS)) if "default" in value else None
     if "default" in value:
         raise SlotFault("has both `default` and `optional`: keep one of the two")
     if value["optional"] is not True:
         raise SlotFault("`optional` can only be `true`")
     if want not in MAY_BE_ABSENT:
         raise SlotFault(f"cannot be optional: {want.value} is needed here; give a `default`")
-    return _Absent(() if want is Want.HEADER else MISSING)
+    return Absent(() if want is Want.HEADER else MISSING)
 
 
 def _filled(
-    get: Get, absent: _Absent | None, error: SlotError, convert: Callable[[Any], Any] | None
+    get: Get, absent: Absent | None, error: SlotError, convert: Callable[[Any], Any] | None
 ) -> Callable[[Facts], Any]:
     reason, message = error.reason, str(error)
 
@@ -648,7 +672,16 @@ def _expression_slot(value: dict[str, object], scope: Scope, want: Want) -> Slot
         _evaluated(expression, want),
         expression.identifiers | ({"now"} if expression.uses_now else frozenset()),
         frozenset(steps[1] for steps in expression.references if steps[0] == "path" and len(steps) > 1),
+        field=_selected(expression),
     )
+
+
+def _selected(expression: Expression) -> Field | None:
+    """Return the field that an expression is, if it is nothing else: ``principal.id``, ``outputs.reason``."""
+    node = expression.nodes
+    if not isinstance(node, Select) or node.test_only or not isinstance(node.operand, Ident):
+        return None
+    return Field(node.operand.name, node.field)
 
 
 def _evaluated(expression: Expression, want: Want) -> Callable[[Facts], Any]:

@@ -260,12 +260,16 @@ def _or_none(slot: Slot, facts: Facts) -> Any:
     return None if value is MISSING else value
 
 
-def named_outputs(outputs: Iterable[Output]) -> dict[str, JsonValue]:
+def named_outputs(outputs: Sequence[Output]) -> dict[str, JsonValue]:
     """Give a decision's outputs by name, for slots: by rule, and a map output also by each of its keys.
 
     The first to use a name keeps it, and the name of a rule goes before a key: rules fire in the order of the
     policy, so this does not vary. Entries that failed are left out.
     """
+    if len(outputs) == 1:  # so it is mostly
+        ((src, _, value, error),) = outputs
+        if not error and not isinstance(value, dict):
+            return {src.rpartition("#")[2]: value}
     named: dict[str, JsonValue] = {}
     maps = []
     for src, _, value, error in outputs:

@@ -18,7 +18,7 @@ import re
 import struct
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, unquote
 
 from envoy_data_plane.envoy.service.auth import v3 as auth
@@ -26,12 +26,15 @@ from google.protobuf.message import DecodeError
 
 from engine.messages import fast_classes
 from extauthz.request import (
+    COMMON_METHODS,
     LIMITS,
     NOTHING,
     HttpRequest,
     Limits,
     Peer,
+    clean_target,
     header_faults,
+    read_authority,
     read_headers,
 )
 from extauthz.response import Allow, Answer, DecisionMetadata, Deny, Failure, GrpcCode, Header
@@ -64,7 +67,10 @@ class UnsendableError(ValueError):
 # --- bytes to a request -------------------------------------------------------------------------------------
 
 UNREAD: Final[Mapping[str, str]] = MappingProxyType({})
+NO_REPEATS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 PARTIAL_BODY: Final = "x-envoy-auth-partial-body"  # set by Envoy, which removes a client's copy
+_blank: Final = object.__new__
+"""Makes an object whose fields are set by whoever asked for it."""
 
 
 def decode(data: bytes, limits: Limits = LIMITS) -> HttpRequest:
@@ -78,10 +84,87 @@ def decode(data: bytes, limits: Limits = LIMITS) -> HttpRequest:
         attributes = CheckRequest.FromString(data).attributes
     except DecodeError as error:
         raise WireError(f"not a CheckRequest: {error}") from error
-    request = _ReceivedRequest(attributes, len(data), limits)
+    usual = _read_usual(attributes, len(data), limits)
+    if usual is not None:
+        return usual
+    request = _blank(_ReceivedRequest)
+    request.read(attributes, len(data), limits)
     if not request.method and not attributes.request.HasField("http"):
         raise WireError("a CheckRequest without an HTTP request: is it the network filter that asks?")
     return request
+
+
+class Headers(Protocol):
+    """Values by lower-case name."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the value of a header, None if it is not there."""
+
+
+def _read_usual(attributes: Any, size: int, limits: Limits) -> _ReceivedRequest | None:
+    """Read a request in which all is as it nearly always is, as :meth:`_ReceivedRequest.read` would.
+
+    None for any other. Usual is: headers in one form, each there once, in lower case, within the limits; a
+    line that they agree with; a common method, a clean path, a valid host.
+    """
+    http = attributes.request.http
+    joined = http.headers
+    headers: Headers = joined
+    names: Iterable[str] = joined
+    count = len(joined)
+    told_apart = None
+    if http.HasField("header_map"):
+        fields = http.header_map.headers
+        told_apart = {field.key: field for field in fields}
+        if count or len(told_apart) != len(fields):
+            return None
+        headers, names, count = _RawHeaders(told_apart), told_apart, len(told_apart)
+    method, target, host = http.method, http.path, http.host
+    if (
+        size > limits.header_bytes
+        or count > limits.headers
+        or headers.get(":path") != target
+        or headers.get(":authority") != host
+        or headers.get("host") is not None
+        or method not in COMMON_METHODS
+    ):
+        return None
+    together = "".join(names)
+    read = clean_target(target, limits)
+    named, port, fault = read_authority(host)
+    if together != together.lower() or read is None or fault:
+        return None
+    request = _blank(_ReceivedRequest)
+    request.message, request.http = attributes, http
+    request.plain_headers = headers
+    request.plain_names = "_" not in together and "." not in together
+    request._repeated = None if told_apart is None else NO_REPEATS  # noqa: SLF001  # this is its constructor
+    request.method, request.target, request.host, request.port = method, target, named, port
+    request.path, request.segments, request.query_string, request.path_faults = read
+    request.faults = ()
+    return request
+
+
+class _RawHeaders:
+    """Headers told apart, each there once: messages ``HeaderValue`` by name, whose values are read late."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.fields = fields
+
+    def get(self, name: str) -> str | None:
+        """Return the value of a header, as :func:`_told_apart` reads it."""
+        field = self.fields.get(name)
+        if field is None:
+            return None
+        raw: bytes = field.raw_value
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = raw.decode(errors="replace")
+        value: str = text or field.value
+        return value
 
 
 class _ReceivedRequest(HttpRequest):
@@ -91,19 +174,23 @@ class _ReceivedRequest(HttpRequest):
     attribute.
     """
 
-    __slots__ = ("http", "message", "plain_headers")
+    __slots__ = ("http", "message", "plain_headers", "plain_names")
 
     message: Any
     """The AttributeContext."""
     http: Any
     """Its HttpRequest."""
-    plain_headers: Mapping[str, str] | None
-    """The map of joined headers as it came, if it can be asked directly: every name in it is lower case.
+    plain_headers: Headers | None
+    """The headers as they came, if they can be asked directly: every name is lower case, and there once.
 
-    That is settled when the first header is asked for (no empty slot here: filling one takes a microsecond).
+    For joined headers that may be settled when the first one is asked for (no empty slot here: filling one
+    takes a microsecond).
     """
+    plain_names: bool
+    """Whether all names are lower case, and there is no ``_`` and no ``.`` in any."""
 
-    def __init__(self, attributes: Any, size: int, limits: Limits) -> None:
+    def read(self, attributes: Any, size: int, limits: Limits) -> None:
+        """Read a CheckRequest of *size* bytes, whatever is in it."""
         http = attributes.request.http
         self.message, self.http = attributes, http
         joined, told_apart = http.headers, http.header_map.headers if http.HasField("header_map") else ()
@@ -150,15 +237,11 @@ class _ReceivedRequest(HttpRequest):
             plain = self.look_at_names()
         return self.headers.get(name) if plain is None else plain.get(name)
 
-    def look_at_names(self) -> Mapping[str, str] | None:
-        """Settle :attr:`plain_headers`, and with it :attr:`header_names` if they are as they should be."""
+    def look_at_names(self) -> Headers | None:
+        """Settle :attr:`plain_headers`."""
         joined = self.http.headers
-        names = tuple(joined)
-        together = "".join(names)
-        if together == together.lower():
-            self.header_names, self.plain_headers = names, joined
-        else:
-            self.plain_headers = None
+        together = "".join(joined)
+        self.plain_headers = joined if together == together.lower() else None
         return self.plain_headers
 
     def __getattr__(self, name: str) -> Any:
@@ -183,15 +266,21 @@ def _told_apart(fields: Any) -> list[tuple[str, str]]:
 
 
 def _headers(request: _ReceivedRequest) -> Mapping[str, str]:
-    plain = request.look_at_names()
+    plain = request.plain_headers
+    if plain is UNREAD:
+        plain = request.look_at_names()
     if plain is None:
         return read_headers(request.http.headers.items())[0]
-    return {name: plain[name] for name in request.header_names}  # `dict(plain)` takes longer
+    return {name: plain.get(name) or "" for name in request.header_names}  # `dict(plain)` takes longer
 
 
 def _header_names(request: _ReceivedRequest) -> tuple[str, ...]:
-    plain = request.look_at_names()  # which fills the slot, unless a name has to be put right
-    return tuple(request.headers) if plain is None else request.header_names
+    plain = request.plain_headers
+    if plain is UNREAD:
+        plain = request.look_at_names()
+    if isinstance(plain, _RawHeaders):
+        return tuple(plain.fields)
+    return tuple(request.headers if plain is None else request.http.headers)
 
 
 def _body(request: _ReceivedRequest) -> bytes:
@@ -251,6 +340,7 @@ READ_LATE: Final[Mapping[str, Callable[[_ReceivedRequest], object]]] = {
     "headers": _headers,
     "id": lambda request: request.http.id,
     "metadata": lambda request: _metadata(request.message.metadata_context),
+    "plain_names": lambda _: False,  # nobody has looked
     "protocol": lambda request: request.http.protocol,
     "route_metadata": lambda request: _metadata(request.message.route_metadata_context),
     "scheme": lambda request: request.http.scheme.lower(),
@@ -335,7 +425,7 @@ class PlainAllow:
     then; the bytes are those that :func:`encode` gives for the same answer.
     """
 
-    __slots__ = ("_headers", "_removals")
+    __slots__ = ("_headers", "removals")
 
     def __init__(
         self, headers: Iterable[tuple[str, Callable[[Any], tuple[str, ...]]]], removals: tuple[str, ...]
@@ -345,7 +435,7 @@ class PlainAllow:
         With each name, which is there once, goes what gives its values for the facts of a request.
         """
         self._headers = tuple(headers)
-        self._removals = _removals(removals)
+        self.removals = _removals(removals)
 
     def write(self, facts: Any, more_removals: Iterable[str], metadata: DecisionMetadata) -> bytes:
         """Write the answer for a request; a header without a value is removed.
@@ -362,16 +452,16 @@ class PlainAllow:
             for name, function in self._headers:
                 texts = function(facts)
                 if texts:
-                    write = _short_header if len(",".join(texts)) <= MAX_CACHED else _any_header
+                    write = upstream_header if len(",".join(texts)) <= MAX_CACHED else _any_header
                     content += write(name, texts)
                 else:
                     absent += (name,)
-            content += self._removals
+            content += self.removals
             if absent or more_removals:
                 content += _removals((*absent, *more_removals))
             size = len(content)
             written_id = decision_id.encode()
-            surrounding = _around_id if len(action) <= MAX_CACHED else _around_any_id
+            surrounding = around_decision if len(action) <= MAX_CACHED else _around_any
             before, after = surrounding(len(written_id), route, action, reason, policy)
         except UnicodeEncodeError as error:
             raise UnsendableError(NOT_UNICODE.format(error)) from error
@@ -459,13 +549,19 @@ def _any_header(name: str, texts: tuple[str, ...]) -> bytes:
     return b"".join(_header_fields(OK_HEADERS, [Header(name, text) for text in texts], may_append=False))
 
 
-_short_header = lru_cache(maxsize=8192)(_any_header)
+upstream_header = lru_cache(maxsize=8192)(_any_header)
+"""The same, remembered: for values of up to :data:`MAX_CACHED` characters in all."""
 
 
 @lru_cache(maxsize=1024)
 def _removals(names: tuple[str, ...]) -> bytes:
     """Write ``headers_to_remove``. Nearly every request of a route has the same ones."""
     return b"".join([_name_field(OK_REMOVE, name) for name in names])
+
+
+def removal(name: str) -> bytes:
+    """Write that a header is removed on the way to the upstream."""
+    return _removals((name,))
 
 
 def _name_field(tag: bytes, name: str) -> bytes:
@@ -483,12 +579,12 @@ def _dynamic_metadata(metadata: Metadata) -> bytes:
 def _decision_metadata(metadata: DecisionMetadata) -> bytes:
     decision_id, route, action, reason, policy = metadata
     written_id = decision_id.encode()
-    surrounding = _around_id if len(action) <= MAX_CACHED else _around_any_id
+    surrounding = around_decision if len(action) <= MAX_CACHED else _around_any
     before, after = surrounding(len(written_id), route, action, reason, policy)
     return before + written_id + after
 
 
-def _around_any_id(length: int, route: str, action: str, reason: str, policy: str) -> tuple[bytes, bytes]:
+def _around_any(length: int, route: str, action: str, reason: str, policy: str) -> tuple[bytes, bytes]:
     """Write the metadata of a decision but for its id, of *length* bytes: what is before it, and after it.
 
     That is the same for many a request, and remembered unless the action is a long one of a client's making.
@@ -502,7 +598,7 @@ def _around_any_id(length: int, route: str, action: str, reason: str, policy: st
     return _opened(DYNAMIC_METADATA, len(entry) + length + len(after)) + entry, after
 
 
-_around_id = lru_cache(maxsize=4096)(_around_any_id)
+around_decision = lru_cache(maxsize=4096)(_around_any)
 
 
 def _struct(values: Mapping[str, JsonValue], depth: int) -> bytes:

@@ -37,7 +37,7 @@ HEADROOM: Final = 2 * WINDOW
 """Bytes beyond the largest message that Envoy holds while Python is busy; above that it answers itself."""
 HEARD: Final = 1 / 3
 """Of the time that a leaving connection gets, the part between its two GOAWAYs. What a client sends in it is
-answered; what it sends later is lost, so it is long enough for a client on a busy machine to hear of the first."""
+answered, and what it sends later is lost: also one on a busy machine has to hear of the first."""
 SERVER: Final = "server"
 CLIENTS: Final = "clients"
 """Names of secrets, and of the files that hold them: our certificate, and the CA of clients."""

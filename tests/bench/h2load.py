@@ -8,6 +8,7 @@ it), whether earlier ones are answered or not.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import shutil
@@ -24,6 +25,10 @@ MAX_STREAMS: Final = 100
 """Requests under way on one connection at a fixed rate, at most: Envoy's and many servers' own limit."""
 GENERATORS: Final = 4
 """Processes that together make a fixed rate, a connection each."""
+LATE: Final = 0.5
+"""Milliseconds that h2load (1.52) waits too long between two requests of a script, on average. It counts each
+gap from the request before, so this adds up: at 1,500/s it sent 17 % too few. With gaps shorter by so much it
+is within 5 % of 500, 1,500 and 3,000 requests a second."""
 PATIENCE: Final = 120.0
 """Seconds that one load may take, at most."""
 
@@ -144,7 +149,7 @@ def _fixed(target: Target, load: Fixed, requests: int, directory: Path, seed: in
 
 def _scripted(target: Target, rate: float, requests: int, script: Path, seed: int) -> _Outcome:
     url = f"http://{target.authority}{target.path}"
-    lines = [f"{moment:.3f}\t{url}\n" for moment in arrivals(rate, requests, seed)]
+    lines = [f"{moment:.3f}\t{url}\n" for moment in paced(arrivals(rate, requests, seed))]
     script.write_text("".join(lines))
     shape = ["-n", str(requests), "-c", "1", "-m", str(MAX_STREAMS), f"--timing-script-file={script}"]
     return _h2load(target, shape, script.with_suffix(".log"))
@@ -200,6 +205,12 @@ def arrivals(rate: float, requests: int, seed: int) -> list[float]:
     """
     drawn = random.Random(seed)  # noqa: S311 # not for secrets
     return sorted(drawn.uniform(0, requests / rate * 1000) for _ in range(requests))
+
+
+def paced(moments: Sequence[float]) -> list[float]:
+    """Write moments as h2load has to be told them, so that it keeps them on the whole."""
+    gaps = [late - early for early, late in itertools.pairwise((0.0, *moments))]
+    return list(itertools.accumulate(max(0.0, gap - LATE) for gap in gaps))
 
 
 def counted(output: str) -> Counted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +31,12 @@ class StartError(RuntimeError):
 def running(
     command: Sequence[str], log: Path, variables: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run *command*, its output in *log*; at the end it is asked to go, and killed if it does not."""
+    """Run *command*, its output in *log*; at the end it is asked to go, and killed if it does not.
+
+    What it leaves behind is killed, too. If we are killed, the kernel asks it to go.
+    """
+    if setpriv := shutil.which("setpriv"):  # it becomes the command and stays the same process
+        command = [setpriv, "--pdeathsig=TERM", *command]
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 # our own words
             command,
@@ -49,8 +55,9 @@ def running(
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=PATIENCE)
+    finally:  # also when whoever waits has had enough and presses Ctrl-C again
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

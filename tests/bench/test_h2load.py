@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tests.bench.h2load import Counted, LoadError, _checked, arrivals, counted, logged, shares
+from tests.bench.h2load import Counted, LoadError, _checked, arrivals, counted, logged, paced, shares
 
 SUMMARY = """\
 starting benchmark...
@@ -100,3 +100,11 @@ def test_arrivals_keep_the_rate_and_are_independent() -> None:
 def test_arrivals_repeat_with_their_seed() -> None:
     """Sides that take turns in a round are asked at the same moments."""
     assert arrivals(100, 50, seed=3) == arrivals(100, 50, seed=3) != arrivals(100, 50, seed=4)
+
+
+def test_what_h2load_adds_to_each_gap_is_taken_off() -> None:
+    """Gaps are shorter by what h2load waits too long, but never negative: moments stay in order."""
+    assert paced([2.0, 2.1, 5.0]) == pytest.approx([1.5, 1.5, 3.9])
+    moments = paced(arrivals(2000, 500, seed=3))
+    assert moments == sorted(moments)
+    assert len(moments) == 500

@@ -194,9 +194,9 @@ class Oracle:
 
     # -- life ----------------------------------------------------------------------------------------------
 
-    def wait_until_healthy(self) -> bool:
+    def wait_until_healthy(self, patience: float = START_SECONDS) -> bool:
         """Wait for the server; false when it has ended instead (a port was taken, or a policy is wrong)."""
-        end = time.monotonic() + START_SECONDS
+        end = time.monotonic() + patience
         while time.monotonic() < end:
             if self._process is not None and self._process.poll() is not None:
                 return False
@@ -206,7 +206,7 @@ class Oracle:
             except (OSError, http.client.HTTPException, ValueError):
                 self._disconnect()
             time.sleep(0.01)
-        raise OracleError(f"Cerbos was not healthy within {START_SECONDS:.0f} s:\n{self.log_end()}")
+        raise OracleError(f"Cerbos was not healthy within {patience:.0f} s:\n{self.log_end()}")
 
     def log_end(self) -> str:
         """Return the last lines that the server wrote."""
@@ -235,7 +235,11 @@ class Oracle:
 
 @contextlib.contextmanager
 def cerbos(
-    directory: Path, settings: Mapping[str, Any] | None = None, *, decision_log: bool = False
+    directory: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    decision_log: bool = False,
+    patience: float = START_SECONDS,
 ) -> Iterator[Oracle]:
     """Run a Cerbos over a directory of policies; *settings* are blocks of its configuration.
 
@@ -245,22 +249,25 @@ def cerbos(
     errors of evaluation that the API does not tell.
 
     Raises:
-        OracleError: the server does not start, for example because a policy is wrong.
+        OracleError: the server does not start, for example because a policy is wrong, or not within
+            *patience* (seconds).
 
     """
     with tempfile.TemporaryDirectory(prefix="cerbos-") as folder:
-        oracle = _started(directory, Path(folder), dict(settings or {}), decision_log=decision_log)
+        oracle = _started(directory, Path(folder), dict(settings or {}), decision_log, patience)
         try:
             yield oracle
         finally:
             oracle.stop()
 
 
-def _started(directory: Path, folder: Path, settings: dict[str, Any], *, decision_log: bool) -> Oracle:
+def _started(
+    directory: Path, folder: Path, settings: dict[str, Any], decision_log: bool, patience: float
+) -> Oracle:
     for attempt in range(ATTEMPTS):
         oracle = _start(directory, folder, settings, decision_log=decision_log)
         try:
-            if oracle.wait_until_healthy():
+            if oracle.wait_until_healthy(patience):
                 return oracle
         except BaseException:
             oracle.stop()

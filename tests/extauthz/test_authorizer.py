@@ -33,20 +33,29 @@ RECORD = {"id": "1", "ownerId": "alice", "region": "EMEA", "amount": 12}
 class Shared:
     """One service for all tests that leave it as it is."""
 
-    def __init__(self, runner: asyncio.Runner, made: App) -> None:
+    def __init__(self, runner: asyncio.Runner, made: App, times: int) -> None:
         self._runner = runner
         self._made = made
+        self._times = times
 
     def ask(self, request: bytes) -> auth.CheckResponse:
+        for _ in range(self._times - 1):
+            self._runner.run(ask(self._made, request))
         return self._runner.run(ask(self._made, request))
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    """Run a service whose sources and remote keys nobody answers for."""
-    with asyncio.Runner() as runner:
+@pytest.fixture(scope="module", params=["asked once", "asked often"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Run a service whose sources and remote keys nobody answers for.
+
+    What is asked often is answered by the short ways and the engine's functions, where there are any.
+    """
+    often = request.param == "asked often"
+    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
+        if often:
+            patch.setattr("engine.decider.USES", 1)
         context = service(tmp_path_factory.mktemp("policies"))
-        yield Shared(runner, runner.run(context.__aenter__()))
+        yield Shared(runner, runner.run(context.__aenter__()), 3 if often else 1)
         runner.run(context.__aexit__(None, None, None))
 
 

@@ -280,6 +280,42 @@ def test_the_table_agrees_with_looking_at_every_pattern(
             assert set(found.allowed) == expected
 
 
+@settings(max_examples=300)
+@given(st.lists(PATTERNS, max_size=12), st.lists(REQUESTS, min_size=1, max_size=6), st.booleans())
+def test_lookups_alone_find_nothing_else(
+    patterns: list[Pattern], requests: list[HttpRequest], wildcards: bool
+) -> None:
+    """What the usual way finds is what the whole way finds, before and after the table was asked."""
+    refused = {clash.second for clash in clashes(patterns)}
+    routes = table(
+        [
+            each
+            for number, each in enumerate(patterns)
+            if number not in refused and (wildcards or not any(host.wildcard for host in each.hosts))
+        ]
+    )
+    for asked in [*requests, *requests]:
+        usual = routes.usual(asked.host, asked.segments, asked.method)
+        found = routes.match(asked)
+        if usual is not None:
+            assert isinstance(found, Match)
+            assert usual == (found.route, "".join(map(str, found.parameters.values())))
+
+
+def test_the_usual_way_is_enough_for_most_requests() -> None:
+    """Paths with at most one plain capture are found by lookups alone, on their host or on any."""
+    routes = table([pattern({"path": "/a/{x}", "hosts": ["b.c"]}), pattern({"path": "/{x}/b"})])
+    asked = [
+        HttpRequest(host="b.c", target="/a/7"),
+        HttpRequest(host="b.c", target="/7/b"),
+        HttpRequest(host="other", target="/7/b"),
+    ]
+    found = [routes.match(each) for each in asked]
+    assert [routes.usual(each.host, each.segments, each.method) for each in asked] == [
+        (each.route, "7") for each in found if isinstance(each, Match)
+    ]
+
+
 @settings(max_examples=30)
 @given(st.lists(PATTERNS, min_size=1, max_size=8), st.lists(REQUESTS, min_size=1, max_size=6), st.randoms())
 def test_the_order_of_routes_does_not_matter(

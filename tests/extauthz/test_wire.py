@@ -20,11 +20,11 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Pipe,
 )
 from envoy_data_plane.envoy.service.auth import v3 as auth
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extauthz import wire
-from extauthz.request import Limits, Peer
+from extauthz.request import HttpRequest, Limits, Peer
 from extauthz.response import Allow, Answer, Deny, Failure, GrpcCode, Header
 from tests.extauthz.requests import check_request, grpc_request
 
@@ -351,6 +351,65 @@ def test_text_that_is_not_utf8_is_refused(name: str) -> None:
     data = check_request(http={name: "needle"})
     with pytest.raises(wire.WireError):
         wire.decode(data.replace(b"needle", b"need\xffe"))
+
+
+field_names = st.one_of(
+    st.sampled_from(["accept", "Accept", "host", "cookie", "x-a", "x_a", ":path", "\u212aey", ""]),
+    st.text(max_size=5),
+)
+bytes_or_text = st.one_of(st.text(max_size=8), st.binary(max_size=8))
+
+
+@settings(max_examples=300)
+@given(
+    method=st.sampled_from(["GET", "POST", "get", ""]),
+    authority=st.sampled_from(["api.example.com", "API.example.com.:443", "a@b", "[::1]:1", ""]),
+    target=st.one_of(
+        st.sampled_from(["/", "/a/b?c=d", "/a//b", "/%2e", ""]),
+        st.text(max_size=8).map(lambda text: f"/{text}"),
+    ),
+    contradiction=st.sampled_from([{}, {}, {}, {"path": "/x"}, {"host": "x"}, {"method": "PUT"}]),
+    headers=st.lists(st.tuples(field_names, bytes_or_text), max_size=4),
+    form=st.sampled_from(["joined", "raw", "both"]),
+    limits=st.sampled_from([Limits(), Limits(headers=5), Limits(header_bytes=300, path=3, segments=2)]),
+)
+def test_what_is_usual_is_read_as_everything_is(
+    method: str,
+    authority: str,
+    target: str,
+    contradiction: dict[str, str],
+    headers: list[tuple[str, str | bytes]],
+    form: str,
+    limits: Limits,
+) -> None:
+    """The quick reading gives the request that the careful one gives, in every attribute."""
+    if form == "joined":
+        headers = [(name, value) for name, value in headers if isinstance(value, str)]
+    data = check_request(
+        method,
+        f"https://{authority}{target}",
+        headers,
+        raw=form == "raw",
+        both=form == "both" and all(isinstance(value, str) for _, value in headers),
+        http=contradiction,
+    )
+    try:
+        quick = wire.decode(data, limits)
+    except wire.WireError:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "_read_usual", lambda *_: None)
+        careful = wire.decode(data, limits)
+    assert {name: getattr(quick, name) for name in ATTRIBUTES} == {
+        name: getattr(careful, name) for name in ATTRIBUTES
+    }
+    for name in {*quick.header_names, "x-a", "authorization"}:
+        assert quick.header(name) == careful.header(name)
+        assert quick.header_values(name) == careful.header_values(name)
+        assert quick.ambiguous(name) == careful.ambiguous(name)
+
+
+ATTRIBUTES = sorted(name for name in HttpRequest.__slots__ if not name.startswith("_"))
 
 
 def test_every_attribute_of_a_request_can_be_read() -> None:

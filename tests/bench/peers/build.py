@@ -27,7 +27,7 @@ def missing(name: str) -> str | None:
         return None
     if shutil.which("go") is None:
         return "no Go toolchain to build it"
-    return "not built: `make bench-peers` does it"
+    return "not built: `make bench-peers` does it, and says at its start what is in the way"
 
 
 def build() -> None:

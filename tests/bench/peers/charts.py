@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from matplotlib.figure import Figure
 
 from tests.bench.peers.conditions import SATURATED
+from tests.bench.peers.gateway import ALONE
 from tests.bench.peers.scale import AGAIN
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ def _charts(report: Report) -> Iterator[tuple[str, str, Figure]]:
         yield "throughput.svg", title, _bars(title, {each.side: each.rate for each in full})
         title = f"CPU for each request in µs, {SATURATED}"
         yield "cpu.svg", title, _bars(title, {each.side: each.cpu for each in full})
+    behind = [each for each in report.gateway if each.load == SATURATED]
+    if behind:
+        title = f"Requests a second through Envoy, {SATURATED}"
+        yield "gateway.svg", title, _bars(title, {each.side: each.rate for each in behind})
+        title = f"CPU of each check through Envoy in µs, server and gateway, {SATURATED}"
+        costs = {each.side: each.check for each in behind if each.check is not None and each.side != ALONE}
+        yield "gateway-cpu.svg", title, _bars(title, costs)
     if report.added:
         load = report.added[0].load
         title = f"What the check adds through Envoy in ms, {load}"
@@ -105,4 +113,4 @@ def colour(side: str) -> str:
     """Give ours, the empty handlers and the peers a colour each."""
     if side.startswith("extauthz"):
         return OURS
-    return EMPTY if side.startswith(("empty", "Envoy alone")) else PEERS
+    return EMPTY if side.startswith(("empty", "Envoy")) else PEERS

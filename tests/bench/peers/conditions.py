@@ -84,6 +84,8 @@ def _ratio(runs: Mapping[tuple[str, str], tuple[Run, ...]], one: str, other: str
     ones, others = runs.get((one, SATURATED)), runs.get((other, SATURATED))
     if ones is None or others is None:
         return None
+    if not all(getattr(run, field) for run in others):  # rounds shorter than the kernel's ticks
+        return None
     return ratio(ones, others, lambda run: float(getattr(run, field)))
 
 
@@ -108,7 +110,8 @@ def _added_ratio(
     ones, others = runs.get((one, load)), runs.get((other, load))
     if alone is None or ones is None or others is None:
         return None
-    return added(ones, alone, percent) / added(others, alone, percent)
+    theirs = added(others, alone, percent)
+    return added(ones, alone, percent) / theirs if theirs > 0 else None
 
 
 def growth(starts: Iterable[Start], measurements: Iterable[Measurement], most: int) -> Iterator[Condition]:

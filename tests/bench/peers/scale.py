@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from engine import Engine
+from extauthz.transport.address import Address
 from tests.bench import processes
 from tests.bench.check import QUESTION
 from tests.bench.h2load import Closed
 from tests.bench.measure import Case, paired
 from tests.bench.peers import expenses
 from tests.bench.peers.rounds import Cell, Plan, direct, measured, percentile
-from tests.bench.peers.sides import Server, extauthz
+from tests.bench.peers.sides import FAULTS, START_PATIENCE, Server, extauthz
 from tests.bench.service import environment, request, running, user_token, write_policies
 from tests.differential import oracle
 from tests.ports import free_port
@@ -82,9 +83,15 @@ CERBOS: Final = "Cerbos"
 
 
 def starts(
-    numbers: Sequence[int], repeats: Callable[[int], int], tell: Callable[[str], None]
+    numbers: Sequence[int],
+    repeats: Callable[[int], int],
+    tell: Callable[[str], None],
+    give_up: Callable[[str, Exception], None],
 ) -> Iterator[Start]:
-    """Start each server with each number of policies, taking turns; *repeats* says how often for a number."""
+    """Start each server with each number of policies, taking turns; *repeats* says how often for a number.
+
+    One that fails is started no more; *give_up* is told which, and how.
+    """
     begin = {OURS: _ours, AGAIN: _ours}
     if oracle.find_binary() is not None:
         begin[CERBOS] = _cerbos
@@ -95,9 +102,13 @@ def starts(
             found: dict[str, list[Start]] = {side: [] for side in begin}
             for repeat in range(repeats(number)):
                 with tempfile.TemporaryDirectory(prefix="bench-cache-") as cache:
-                    for side, how in begin.items():
+                    for side, how in list(begin.items()):
                         tell(f"start {repeat + 1} of {side} with {number:,} policies")
-                        found[side].append(_start(side, how, Given(policies, number, Path(cache))))
+                        try:
+                            found[side].append(_start(side, how, Given(policies, number, Path(cache))))
+                        except FAULTS as error:
+                            del begin[side], found[side]
+                            give_up(f"{side}, started with {number:,} policies", error)
             for side, each in found.items():
                 yield _together(side, number, each)
 
@@ -140,13 +151,13 @@ def _ours(given: Given, directory: Path) -> Iterator[Server]:
     variables = environment(given.policies, grpc=f"127.0.0.1:{port}", http=f"127.0.0.1:{http}")
     variables["XDG_CACHE_HOME"] = str(given.cache)
     with extauthz(directory, variables, http) as pid:
-        yield Server((pid,), port, expenses.ext_authz(user_token()))
+        yield Server((pid,), Address("127.0.0.1", port), expenses.ext_authz(user_token()))
 
 
 @contextmanager
 def _cerbos(given: Given, directory: Path) -> Iterator[Server]:  # it makes a directory itself
-    with oracle.cerbos(given.policies) as server:
-        yield Server((server.pid,), server.grpc_port, expenses.cerbos_grpc())
+    with oracle.cerbos(given.policies, patience=START_PATIENCE) as server:
+        yield Server((server.pid,), Address("127.0.0.1", server.grpc_port), expenses.cerbos_grpc())
 
 
 # --- in process -------------------------------------------------------------------------------------------

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
+import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from extauthz import config, hosted
 from extauthz.transport import envoy
+from extauthz.transport.address import Address
 from extauthz.transport.calls import Options
 from tests.bench.empty_server import LISTENING
-from tests.bench.peers import build, expenses
-from tests.bench.processes import await_ready, listens, running
+from tests.bench.h2load import LoadError
+from tests.bench.peers import build, expenses, gateway
+from tests.bench.processes import StartError, await_ready, listens, running
 from tests.bench.service import CONFIGURATION, ISSUER, environment, user_token, write_policies
 from tests.differential import oracle
 from tests.extauthz.key_server import jwks, private_key
@@ -36,6 +40,8 @@ AUDIENCE: Final = "api"
 EMPTY: Final = Path(__file__).resolve().parents[1] / "empty_server.py"
 GRPCIO: Final = "grpcio"
 ENVOY: Final = "envoy"
+FAULTS: Final = (LoadError, StartError, oracle.OracleError, OSError)
+"""What a side can fail with."""
 REGO: Final = Path(__file__).resolve().parent / "expenses.rego"
 
 
@@ -45,8 +51,9 @@ class Server:
 
     roots: tuple[int, ...]
     """The processes that do its work; their children belong to it."""
-    port: int
+    address: Address
     question: Question
+    """In its own API, for whoever asks it without a gateway."""
 
 
 class Place:
@@ -80,6 +87,10 @@ class Side:
     start: Callable[[Place], AbstractContextManager[Server]]
     missing: Callable[[], str | None] = lambda: None
     """Says why it cannot be run here; None if it can."""
+    directly: bool = True
+    """Whether it is measured without a gateway."""
+    is_gateway: bool = False
+    """Whether it is a gateway itself: its address is where clients send the requests that are checked."""
     behind_envoy: bool = False
     """Whether it is also measured as the ext_authz server of a real Envoy."""
     raw_headers: bool = False
@@ -92,12 +103,27 @@ class Side:
 @contextmanager
 def _extauthz(place: Place, transport: str, workers: int) -> Iterator[Server]:
     directory = place.folder(f"extauthz-{transport}-{workers}")
-    port, http = free_port(), free_port()
-    variables = environment(
-        place.policies, grpc=f"127.0.0.1:{port}", http=f"127.0.0.1:{http}", workers=workers
-    )
+    address = Address("127.0.0.1", free_port())
+    with _serving(place, directory, address, transport, workers) as server:
+        yield server
+
+
+@contextmanager
+def _extauthz_socket(place: Place) -> Iterator[Server]:
+    """Run it on a unix socket, which one worker has."""
+    directory = place.folder("extauthz-socket")
+    with _serving(place, directory, Address(path=str(directory / "check.sock")), ENVOY, 1) as server:
+        yield server
+
+
+@contextmanager
+def _serving(
+    place: Place, directory: Path, address: Address, transport: str, workers: int
+) -> Iterator[Server]:
+    http = free_port()
+    variables = environment(place.policies, grpc=str(address), http=f"127.0.0.1:{http}", workers=workers)
     with extauthz(directory, variables, http, transport) as pid:
-        yield Server((pid,), port, expenses.ext_authz(place.bearer))
+        yield Server((pid,), address, expenses.ext_authz(place.bearer))
 
 
 @contextmanager
@@ -111,6 +137,23 @@ def extauthz(
     with running(command, log, variables) as process:
         await_ready(process, log, lambda: _says_200(f"http://127.0.0.1:{http}/readyz"), START_PATIENCE)
         yield process.pid
+
+
+@contextmanager
+def _in_gateway(place: Place) -> Iterator[Server]:
+    """Run a gateway that holds extauthz, with as many threads as the one in front of the others."""
+    directory = place.folder("extauthz-in-gateway")
+    settings, file, log = (directory / name for name in ("extauthz.yaml", "envoy.yaml", "envoy.log"))
+    settings.write_text(CONFIGURATION)
+    address, http = Address("127.0.0.1", free_port()), free_port()
+    variables = environment(place.policies, http=f"127.0.0.1:{http}")
+    loaded = config.load(settings, variables)
+    file.write_text(yaml.safe_dump(gateway.holding_extauthz(loaded.config.server, address)))
+    command = [sys.executable, "-m", "extauthz", "envoy", *gateway.arguments(file, CORES)]
+    with running(command, log, {**variables, hosted.CONFIG: str(settings)}) as process:
+        ready = f"http://127.0.0.1:{http}/readyz"
+        await_ready(process, log, lambda: listens(address.port) and _says_200(ready), START_PATIENCE)
+        yield Server((process.pid,), address, expenses.ext_authz(place.bearer))
 
 
 START_PATIENCE: Final = 300.0
@@ -137,25 +180,25 @@ def _empty(place: Place, workers: int) -> Iterator[Server]:
             await_ready(process, log, lambda log=log: LISTENING in log.read_text())  # type: ignore[misc] # mypy cannot infer a lambda with a default
             pids.append(process.pid)
         asked = expenses.ext_authz(place.bearer)
-        yield Server(tuple(pids), port, expenses.asked_of_nobody(asked))
+        yield Server(tuple(pids), Address("127.0.0.1", port), expenses.asked_of_nobody(asked))
 
 
 @contextmanager
 def _empty_envoy(place: Place, workers: int) -> Iterator[Server]:
     """Run the empty ASGI handler as the transport ``envoy`` runs ours: an Envoy for each worker."""
-    port = free_port()
+    address = Address("127.0.0.1", free_port())
     directory = place.folder(f"empty-envoy-{workers}")
     variables = envoy.environment()
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    listener = gateway.envoy_address(address)
     with ExitStack() as stack:
         pids = []
         for number in range(workers):
             log, admin = directory / f"{number}.log", directory / f"{number}.sock"
-            bootstrap = envoy.bootstrap(address, Options(), admin=str(admin), app=EMPTY_APP)
+            bootstrap = envoy.bootstrap(listener, Options(), admin=str(admin), app=EMPTY_APP)
             process = stack.enter_context(running(envoy.command(bootstrap, "warning"), log, variables))
             await_ready(process, log, lambda admin=admin: _is_live(admin))  # type: ignore[misc] # as above
             pids.append(process.pid)
-        yield Server(tuple(pids), port, expenses.asked_of_nobody(expenses.ext_authz(place.bearer)))
+        yield Server(tuple(pids), address, expenses.asked_of_nobody(expenses.ext_authz(place.bearer)))
 
 
 EMPTY_APP: Final = "tests.bench.empty_asgi:app"
@@ -175,12 +218,14 @@ def _is_live(admin: Path) -> bool:
 
 @contextmanager
 def _cerbos_grpc(place: Place) -> Iterator[Server]:
-    yield Server((place.cerbos.pid,), place.cerbos.grpc_port, expenses.cerbos_grpc())
+    address = Address("127.0.0.1", place.cerbos.grpc_port)
+    yield Server((place.cerbos.pid,), address, expenses.cerbos_grpc())
 
 
 @contextmanager
 def _cerbos_rest(place: Place) -> Iterator[Server]:
-    yield Server((place.cerbos.pid,), place.cerbos.http_port, expenses.cerbos_rest())
+    address = Address("127.0.0.1", place.cerbos.http_port)
+    yield Server((place.cerbos.pid,), address, expenses.cerbos_rest())
 
 
 @contextmanager
@@ -195,7 +240,8 @@ def _cerbos_adapter(place: Place) -> Iterator[Server]:
     ]
     with running(command, log) as process:
         await_ready(process, log, lambda: listens(port))
-        yield Server((process.pid, place.cerbos.pid), port, expenses.ext_authz(place.bearer))
+        roots = (process.pid, place.cerbos.pid)
+        yield Server(roots, Address("127.0.0.1", port), expenses.ext_authz(place.bearer))
 
 
 @contextmanager
@@ -210,7 +256,7 @@ def _opa(place: Place) -> Iterator[Server]:
     ]
     with running(command, log) as process:
         await_ready(process, log, lambda: listens(port))
-        yield Server((process.pid,), port, expenses.ext_authz(place.bearer))
+        yield Server((process.pid,), Address("127.0.0.1", port), expenses.ext_authz(place.bearer))
 
 
 ADAPTER: Final = "cerbos-adapter"
@@ -244,6 +290,8 @@ ENVOYS: Final = max(1, CORES // 2)
 """Workers of the transport envoy: each has a thread of Envoy's and one of Python's, for two cores."""
 EMPTY_ENVOY: Final = f"empty, envoy, {workers(ENVOYS)}"
 OURS_ENVOY: Final = f"extauthz, envoy, {workers(ENVOYS)}"
+OURS_SOCKET: Final = f"extauthz, envoy, unix socket, {workers(1)}"
+OURS_INSIDE: Final = "extauthz, in the gateway"
 EMPTY_ALL: Final = f"empty, grpcio, {workers(CORES)}"
 OURS_ONE: Final = f"extauthz, grpcio, {workers(1)}"
 OURS_ALL: Final = f"extauthz, grpcio, {workers(CORES)}"
@@ -270,6 +318,15 @@ SIDES: Final = (
         behind_envoy=True,
         raw_headers=True,
     ),
+    Side(
+        OURS_SOCKET,
+        _extauthz_socket,
+        _no_pyvoy,
+        directly=False,
+        behind_envoy=True,
+        raw_headers=True,
+    ),
+    Side(OURS_INSIDE, _in_gateway, _no_pyvoy, directly=False, is_gateway=True),
     Side(CERBOS_GRPC, _cerbos_grpc, _no_cerbos),
     Side(CERBOS_REST, _cerbos_rest, _no_cerbos),
     Side(CERBOS_ADAPTER, _cerbos_adapter, _no_adapter, behind_envoy=True),
