@@ -285,6 +285,26 @@ def test_a_function_is_made_for_what_is_asked_often() -> None:
         assert engine.check_action(ALICE, DOCUMENT, "read") == engine.check(ASKED)
 
 
+def test_usual_questions_are_those_that_have_a_function() -> None:
+    """Without a function there is no answer; nor for who has policies of their own, nor for what fails."""
+    own = {
+        "principal": "bob",
+        "version": "default",
+        "rules": [{"resource": "doc", "actions": [{"action": "read", "effect": "EFFECT_DENY"}]}],
+    }
+    bobs = {"bob.yaml": {"apiVersion": "api.cerbos.dev/v1", "principalPolicy": own}}
+    engine = Engine(table_of(NAMED | bobs))
+    bob = ALICE._replace(id="bob")
+    assert engine.check_usual(ALICE, DOCUMENT, "read", ASKED.aux_data) is None
+    with mock.patch.object(decider, "USES", 1):
+        engine.check(ASKED)
+    assert engine.check_usual(ALICE, DOCUMENT, "read", ASKED.aux_data) == engine.check(ASKED)
+    assert engine.check_usual(bob, DOCUMENT, "read", ASKED.aux_data) is None
+    assert engine.check_usual(ALICE, DOCUMENT, "write", ASKED.aux_data) is None
+    with pytest.raises(KeyError):
+        engine.check_usual(ALICE, ANONYMOUS.resource, "read", ASKED.aux_data)
+
+
 @pytest.mark.parametrize("actions", [(), ("read", "read"), ("read", "write", "read"), ("write", "read")])
 def test_several_actions_are_answered_together(engine: Engine, actions: tuple[str, ...]) -> None:
     """No action, several, or one twice: the answer, its outputs among it, is that of the walk."""
