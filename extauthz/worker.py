@@ -42,7 +42,7 @@ APP_STOP: Final = 5.0
 
 YOUNG: Final = 5_000
 """Allocations between two looks for garbage in cycles: few enough to be gone through in a millisecond or two.
-Our part of a request leaves none when all goes well, but grpcio 1.85 leaves five objects of each call."""
+Our part of a request leaves none when all goes well, but grpcio (seen in 1.85) leaves five objects a call."""
 
 
 def _settle_memory() -> None:
