@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import logging
 import signal
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -110,12 +109,6 @@ def _bound_to(address: Address, listener: socket.socket) -> str:
     return str(address if address.is_unix else address.with_port(listener.getsockname()[1]))
 
 
-SWITCH: Final = 0.001
-"""Seconds that a thread computes before another one that waits gets its turn. By Python's default of 5 ms a
-reload of policies would hold up answers for as long, each time the loop comes back from the network. Not
-inside Envoy: there every request is handed over from thread to thread, and turns cost more than they give."""
-
-
 def _run_worker(
     settings: Server, opened: _Opened, build: Callable[[], App], index: int, parent: int | None
 ) -> int:
@@ -130,7 +123,6 @@ def _run_worker(
         parent=parent,
         leave_on=leave_on,
     )
-    sys.setswitchinterval(SWITCH)
     try:
         return worker.run()
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from tests.extauthz.requests import check_request
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from engine.engine import Reload
     from extauthz.app import App
 
 OTHER = POLICY.replace("actions: [look]", "actions: [listen]")
@@ -55,3 +57,25 @@ async def test_a_broken_reload_is_told_each_time(tmp_path: Path, caplog: pytest.
     assert len(messages(caplog)) == 2
     assert all("EFFECT_ALLO" in message for message in messages(caplog))
     assert "expense.yaml" in detail
+
+
+async def test_answers_get_their_turn_soon_while_policies_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads take short turns during a reload, however it ends, and the usual ones at all other times."""
+    usual = sys.getswitchinterval()
+    turns = []
+    async with service(tmp_path) as made:
+        reload = made._engine.reload
+
+        def watched() -> Reload:
+            turns.append(sys.getswitchinterval())
+            return reload()
+
+        monkeypatch.setattr(made._engine, "reload", watched)
+        await made.reload()
+        assert sys.getswitchinterval() == usual
+        (tmp_path / "expense.yaml").write_text("nothing: good")
+        await made.reload()
+    assert turns == [0.001, 0.001]
+    assert sys.getswitchinterval() == usual
