@@ -1,8 +1,8 @@
 """Expressions that differ in nothing but constants: the code of one is made of that of another.
 
 Thousands of policies are seldom written by hand: the same expression comes with another name, another limit.
-Two texts have the same shape if they are equal but for string and double literals, and these stand at the
-same places with the same lengths. Then all that compiling finds out about one holds for the other: types,
+Two texts have the same shape if they are equal but for literals of strings and numbers, and these stand at
+the same places with the same lengths. Then all that compiling finds out about one holds for the other: types,
 code, the place of each part. Only the constants differ, and they are exchanged.
 
 For this a shape is compiled once with stand-ins, words and numbers that occur nowhere else. It is used only
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cel import nodes
 from engine.cel.checks import children
-from engine.cel.nodes import DOUBLE, STRING
+from engine.cel.nodes import DOUBLE, INT, STRING
 from engine.cel.source import TOKEN
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
     from engine.cel.nodes import Node
 
-Constant = str | float
+Constant = str | float | int
 
+_ORDERED = frozenset(("_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"))
 COMPARED: Mapping[nodes.Type, frozenset[str]] = {
     STRING: frozenset(("_==_", "_!=_")),
-    DOUBLE: frozenset(("_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_")),
+    DOUBLE: _ORDERED,
+    INT: _ORDERED,
 }
 """The operators for which it does not matter what a literal of a type says."""
 
@@ -39,7 +41,7 @@ LENGTHS = range(4, 65)
 """How long strings are that may be exchanged: there have to be stand-ins of the same length."""
 
 DIGITS = range(3, 10)
-"""How many digits a double may have before its point. None of these is 0 or 1, or too large to be exact."""
+"""How many digits a number may have before its point. None of these is 0 or 1, or too large to be exact."""
 
 MOST = 64
 """More literals than that are not exchanged."""
@@ -116,8 +118,11 @@ def _literal(token: str) -> tuple[Constant | None, str]:
             return word, f"{quote}{WORD * len(word)}{quote}"
     elif quote in "123456789":
         whole, point, rest = token.partition(".")
-        if point and whole.isdecimal() and rest.isdecimal() and len(whole) in DIGITS and len(rest) <= 4:
-            return float(token), f"{DIGIT * len(whole)}.{DIGIT * len(rest)}"
+        if whole.isdecimal() and len(whole) in DIGITS:
+            if not point:
+                return int(token), DIGIT * len(whole)
+            if rest.isdecimal() and len(rest) <= 4:
+                return float(token), f"{DIGIT * len(whole)}.{DIGIT * len(rest)}"
     return None, ""
 
 
@@ -125,8 +130,10 @@ def _word(number: int, length: int) -> str:
     return f"~{number:02d}".ljust(length, "~")
 
 
-def _number(number: int, gap: str) -> float:
-    return float(10 ** gap.index(".") - 7 - number)
+def _number(number: int, gap: str) -> float | int:
+    whole, point, _ = gap.partition(".")
+    made = 10 ** len(whole) - 7 - number
+    return float(made) if point else made
 
 
 def _written(constant: float, token: str) -> str:
@@ -168,6 +175,10 @@ def shape(
             return None
     if any(_same(constant, stand_in) for constant in _constants(bound) for stand_in in stand_ins):
         return None
+    if any(
+        _differs(constant, stand_in) for constant in (*held, *_constants(bound)) for stand_in in stand_ins
+    ):
+        return None
     if not all(any(_same(constant, stand_in) for constant in held) for stand_in in stand_ins):
         return None
     return Shape(code, stand_ins)
@@ -175,6 +186,11 @@ def shape(
 
 def _same(constant: object, other: Constant) -> bool:
     return type(constant) is type(other) and constant == other
+
+
+def _differs(constant: object, other: Constant) -> bool:
+    """Tell whether two constants are equal and not of the same type: one may have been made of the other."""
+    return type(constant) is not type(other) and constant == other
 
 
 def _places(node: Node, *, neutral: bool) -> Iterator[tuple[object, bool]]:
@@ -219,10 +235,17 @@ def _in_code(code: types.CodeType, constants: Mapping[Constant, Constant], file:
     )
 
 
+def _constant(value: Constant, constants: Mapping[Constant, Constant], _: str) -> Constant:
+    """Return what stands in place of *value*. A number of the other type may be equal to it."""
+    found = constants.get(value)
+    return found if found is not None and type(found) is type(value) else value
+
+
 _EXCHANGES: Mapping[type, Callable[[Any, Mapping[Constant, Constant], str], Any]] = {
     types.CodeType: _in_code,
-    str: lambda value, constants, _: constants.get(value, value),
-    float: lambda value, constants, _: constants.get(value, value),
+    str: _constant,
+    float: _constant,
+    int: _constant,
     tuple: lambda value, constants, file: tuple([_exchanged(item, constants, file) for item in value]),
     frozenset: lambda value, constants, file: frozenset(_exchanged(item, constants, file) for item in value),
 }

@@ -26,6 +26,7 @@ def texts(pattern: str, *constants: Sequence[object]) -> list[str]:
 
 WORDS = ("alpha", "gamma", "delta", "omega")
 NUMBERS = (1234.5, 9876.0, 2345.6, 4567.8)
+WHOLE_NUMBERS = (1234, 9876, 2345, 4567)
 
 SHARED = [
     'R.attr.team == "{}"',
@@ -95,12 +96,13 @@ def test_constants_that_are_compared_are_exchanged(pattern: str) -> None:
     assert shares(together)
 
 
+@pytest.mark.parametrize("numbers", [NUMBERS, WHOLE_NUMBERS], ids=["doubles", "ints"])
 @pytest.mark.parametrize("operator", ["<", "<=", ">", ">=", "==", "!="])
-def test_numbers_that_are_compared_are_exchanged(operator: str) -> None:
-    """That holds for doubles of the same number of digits too."""
+def test_numbers_that_are_compared_are_exchanged(operator: str, numbers: tuple[float, ...]) -> None:
+    """That holds for numbers with the same number of digits too."""
     together = fresh()
     for text in texts(
-        f"R.attr.amount {operator} {{}} && {{}} {operator} R.attr.other", NUMBERS, NUMBERS[::-1]
+        f"R.attr.amount {operator} {{}} && {{}} {operator} R.attr.other", numbers, numbers[::-1]
     ):
         assert parts(together.compile(text)) == parts(fresh().compile(text))
     assert shares(together)
@@ -113,6 +115,34 @@ def test_where_a_constant_matters_each_text_is_compiled(pattern: str) -> None:
     for text in texts(pattern, WORDS):
         assert parts(together.compile(text)) == parts(fresh().compile(text))
     assert not shares(together)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "R.attr.list[{}] == 1",
+        "R.attr.amount + {} == R.attr.other",
+        "R.attr.amount == -{}",
+        "R.attr.amount in [{}, 1]",
+        "double({}) == R.attr.amount",
+        "timestamp({}) < now()",
+    ],
+)
+def test_where_a_number_matters_each_text_is_compiled(pattern: str) -> None:
+    """An index, an operand of arithmetic, an element or an argument is never exchanged."""
+    together = fresh()
+    for text in [pattern.replace("{}", str(number)) for number in WHOLE_NUMBERS]:
+        assert parts(together.compile(text)) == parts(fresh().compile(text))
+    assert not shares(together)
+
+
+@pytest.mark.parametrize("size", ["size(R.attr.list)", "R.attr.text.size()"])
+def test_ints_that_are_compared_with_ints_are_exchanged(size: str) -> None:
+    """Each of several literals is exchanged where the other side is an int as well."""
+    together = fresh()
+    for text in texts(f"{size} > {{}} && {{}} >= {size}", WHOLE_NUMBERS, WHOLE_NUMBERS[::-1]):
+        assert parts(together.compile(text)) == parts(fresh().compile(text))
+    assert shares(together)
 
 
 @pytest.mark.parametrize(
