@@ -46,8 +46,11 @@ Our part of a request leaves none when all goes well, but grpcio (seen in 1.85) 
 
 
 def _settle_memory() -> None:
-    """Take what was loaded out of the sight of the collector, which would walk all of it again and again."""
-    gc.collect()
+    """Take what was loaded out of the sight of the collector, which would walk all of it again and again.
+
+    It does not walk it now either: loading leaves nothing in cycles, and to find that out takes 0.7 s with
+    10,000 policies.
+    """
     _trim_heap()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])

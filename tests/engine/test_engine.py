@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from types import MappingProxyType
@@ -300,3 +301,21 @@ def test_a_state_is_tried_out_and_not_put_in_force() -> None:
         assert engine.policies["doc.yaml"].key == "resource.doc.vdefault"
         assert not engine.reload().faults
         assert set(engine.table.policies) == {"resource.doc.vdefault"}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_loading_leaves_no_garbage_in_cycles(tmp_path: Path, cached: bool) -> None:
+    """However many policies there are, the collector finds nothing: so nobody has to call it for them."""
+    policies, cache = tmp_path / "policies", tmp_path / "cache"
+    policies.mkdir()
+    write(policies, {f"p{number}": policy(kind=f"k{number}") for number in range(50)})
+    Engine.from_directory(policies, cache=cache if cached else None).close()
+    gc.collect()
+    gc.disable()
+    try:
+        engine = Engine.from_directory(policies, cache=cache if cached else None)
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert len(engine.table.policies) == 50
+    assert found < 50, "less than one object for each policy"
