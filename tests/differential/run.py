@@ -39,7 +39,7 @@ CONFIGURATIONS = (
 RESOURCES = 50
 """Resources of one request: Cerbos's own limit, and the fewest round trips."""
 
-STARTED_AGAIN, ASKED_AGAIN = 4, 8
+STARTED_AGAIN, ASKED_AGAIN = 16, 8
 """How often Cerbos is started, and asked, before its answer is taken to be the only one that it has."""
 
 WAVERING = "Cerbos wavers"

@@ -285,10 +285,11 @@ async def hammer(address: str, enough: asyncio.Event, clients: int) -> collectio
     """Ask without pause, as *clients* that each wait for their answer; count answers and errors.
 
     What a client does about its connection (connect anew after GOAWAY, try again when none can be had) is all
-    the help there is: no request that was sent is ever sent again.
+    the help there is: no request that a server has begun with is ever sent again. What gRPC itself has put on
+    a connection in the moment that it hears GOAWAY there, and takes off again, it sends on another one.
     """
     counts: collections.Counter[str] = collections.Counter()
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    options = [("grpc.use_local_subchannel_pool", 1)]
     connections = 4
     async with contextlib.AsyncExitStack() as stack:
         channels = [
