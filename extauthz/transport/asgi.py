@@ -189,7 +189,7 @@ class GrpcApplication:
                 await send(_OK)
                 return
             # pyvoy's are no coroutines: the call has sent, and there is nothing to wait for until more than
-            # one part of a body is sent. An error would say that the client has gone. Saves a microsecond.
+            # one part of a body is sent. An error would say that the client has gone.
             send(body)
             send(_OK)
             return
