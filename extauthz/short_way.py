@@ -78,6 +78,7 @@ class _Writing:
         self._route = route
         self._deciding = deciding
         self._lines: list[str] = []
+        self._bound_to: dict[int, str] = {}
         self._names: dict[str, Any] = {
             "DecisionFacts": DecisionFacts,
             "Facts": Facts,
@@ -115,9 +116,9 @@ class _Writing:
         self._add(f"if {test}: return None")
 
     def _bound(self, value: object) -> str:
-        """Return the name by which the function knows *value*."""
-        name = f"c{len(self._names)}"
-        self._names[name] = value
+        """Return the name by which the function knows *value*, one for each object."""
+        name = self._bound_to.setdefault(id(value), f"c{len(self._names)}")
+        self._names[name] = value  # which keeps the id from being given to another object
         return name
 
     def _fresh(self) -> str:
@@ -204,14 +205,13 @@ class _Writing:
         """Let ``facts`` have what expressions look at, unless it finds that by itself."""
         if "outputs" in variables:
             self._needs_outputs()
-        for variable in sorted(variables - self._known):
-            if variable in _TOLD:
-                self._add(_TOLD[variable].format(path=self._path()))
-            self._known.add(variable)
-        if "route" in variables:
-            self._add(f"facts.route = {self._bound(self._route)}")
-        if "body" in variables:
-            self._add(f"facts.max_body_bytes = {self._route.max_body_bytes:d}")
+        self._add(*map(self._told, sorted(variables & _TOLD.keys() - self._known)))
+        self._known |= variables
+
+    def _told(self, variable: str) -> str:
+        """Return the line by which ``facts`` come to have what a variable stands for."""
+        limit = str(self._route.max_body_bytes)
+        return _TOLD[variable].format(path=self._path(), route=self._bound(self._route), limit=limit)
 
     def _path(self) -> str:
         names = self._route.pattern.path.names
@@ -319,17 +319,11 @@ class _Writing:
 
     def _finished(self) -> list[str]:
         """Return the lines that leave the answer to the steps, with all that is known by now."""
-        route = self._bound(self._route)
-        told = [
-            _TOLD[each].format(path=self._path())
-            for each in ("path", "claims", "principal", "action", "resource")
-        ]
+        answer, route = self._bound(self._deciding.answer), self._bound(self._route)
         return [
             *(() if self._has_facts else (FACTS,)),
-            *told,
-            f"facts.route = {route}",
-            f"facts.max_body_bytes = {self._route.max_body_bytes:d}",
-            f"return {self._bound(self._deciding.answer)}(facts, {route}, decision_id, decision)",
+            *map(self._told, BEFORE_DECISION),
+            f"return {answer}(facts, {route}, decision_id, decision)",
         ]
 
     def _header(self, name: str, slot: Slot) -> None:
@@ -351,14 +345,17 @@ class _Writing:
 
 
 FACTS: Final = "facts = Facts(request)"
+BEFORE_DECISION: Final = ("action", "body", "claims", "path", "principal", "resource", "route")
 _TOLD: Final = {
     "action": "facts.action = action",
+    "body": "facts.max_body_bytes = {limit}",
     "claims": "facts.claims = claims",
-    "decision": "facts.decision = DecisionFacts(decision_id, 'EFFECT_ALLOW', policy, scope, rule)",
+    "decision": f"facts.decision = DecisionFacts(decision_id, {Effect.ALLOW.value!r}, policy, scope, rule)",
     "outputs": "facts.outputs = outputs",
     "path": "facts.path = {path}",
     "principal": "facts.principal = principal",
-    "reason": "facts.reason = 'policy.allowed'",
+    "reason": f"facts.reason = {ALLOWED!r}",
     "resource": "facts.resource = resource",
+    "route": "facts.route = {route}",
 }
 """How the facts come to have what expressions look at."""
