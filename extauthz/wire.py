@@ -238,7 +238,9 @@ class _ReceivedRequest(HttpRequest):
         return self.headers.get(name) if plain is None else plain.get(name)
 
     def look_at_names(self) -> Headers | None:
-        """Settle :attr:`plain_headers`."""
+        """Return :attr:`plain_headers`, settled if they are not yet."""
+        if self.plain_headers is not UNREAD:
+            return self.plain_headers
         joined = self.http.headers
         together = "".join(joined)
         self.plain_headers = joined if together == together.lower() else None
@@ -266,18 +268,14 @@ def _told_apart(fields: Any) -> list[tuple[str, str]]:
 
 
 def _headers(request: _ReceivedRequest) -> Mapping[str, str]:
-    plain = request.plain_headers
-    if plain is UNREAD:
-        plain = request.look_at_names()
+    plain = request.look_at_names()
     if plain is None:
         return read_headers(request.http.headers.items())[0]
     return {name: plain.get(name) or "" for name in request.header_names}  # `dict(plain)` takes longer
 
 
 def _header_names(request: _ReceivedRequest) -> tuple[str, ...]:
-    plain = request.plain_headers
-    if plain is UNREAD:
-        plain = request.look_at_names()
+    plain = request.look_at_names()
     if isinstance(plain, _RawHeaders):
         return tuple(plain.fields)
     return tuple(request.headers if plain is None else request.http.headers)
