@@ -12,6 +12,7 @@ has its row in a table below; one that has none is a bug of ours, and a :class:`
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -250,7 +251,10 @@ class Exchange:
 
 
 class Authorizer:
-    """Answers CheckRequests. One for each worker; not for several threads at a time."""
+    """Answers CheckRequests, one after the other, whichever thread asks. One for each worker.
+
+    Only what has to be fetched is awaited by several at a time, on one event loop.
+    """
 
     def __init__(
         self,
@@ -279,40 +283,45 @@ class Authorizer:
         self._retry_after = Header("retry-after", str(retry_after))
         self._reasons = {"route.not_found": replace(reason("route.not_found"), status=unknown_route)}
         self._told: set[tuple[str, str]] = set()
+        self._turn = threading.Lock()
+        """Held while a request is attempted: what is remembered and counted has one thread at a time."""
 
     def check(self, data: bytes) -> bytes | Awaitable[bytes]:
         """Answer the serialized CheckRequest *data* with a serialized CheckResponse.
 
         Returns the bytes, or something to await for them when a fetch has to be waited for. Never raises.
         """
-        decision_id = self._next_id()
-        try:
-            request = wire.decode(data, self._limits)
-        except Exception as error:
-            return self._refused(Exchange(decision_id, Facts(UNREADABLE)), error)
-        answer = self._short_answer(request, decision_id)
-        if answer is not None:
-            return answer
-        exchange = Exchange(decision_id, Facts(request))
-        try:
-            return self._answer(exchange)
-        except (KeysWanted, RecordWanted) as wanted:
-            return self._check_later(exchange, wanted)
-        except Exception as error:
-            return self._refused(exchange, error)
+        with self._turn:
+            decision_id = self._next_id()
+            try:
+                request = wire.decode(data, self._limits)
+            except Exception as error:
+                return self._refused(Exchange(decision_id, Facts(UNREADABLE)), error)
+            answer = self._short_answer(request, decision_id)
+            if answer is not None:
+                return answer
+            exchange = Exchange(decision_id, Facts(request))
+            try:
+                return self._answer(exchange)
+            except (KeysWanted, RecordWanted) as wanted:
+                return self._check_later(exchange, wanted)
+            except Exception as error:
+                return self._refused(exchange, error)
 
     async def _check_later(self, exchange: Exchange, wanted: KeysWanted | RecordWanted) -> bytes:
         """Fetch what is wanted and attempt the request again, until nothing is wanted any more."""
         try:
             for _ in range(MAX_WAITS):
                 await exchange.fetch(wanted)
-                try:
-                    return self._answer(exchange)
-                except (KeysWanted, RecordWanted) as another:
-                    wanted = another
+                with self._turn:
+                    try:
+                        return self._answer(exchange)
+                    except (KeysWanted, RecordWanted) as another:
+                        wanted = another
             raise RuntimeError(f"still wanting after {MAX_WAITS} fetches: {wanted!r}")
         except Exception as error:
-            return self._refused(exchange, error)
+            with self._turn:
+                return self._refused(exchange, error)
 
     def _short_answer(self, request: HttpRequest, decision_id: str) -> bytes | None:
         """Answer by the short way of the request's route; None: the steps have to be taken."""

@@ -118,6 +118,9 @@ class HostedPort:
         """Calls under way now."""
         return self.application.unanswered
 
+    async def turn(self) -> None:
+        """Return at once: calls are answered on this very loop."""
+
     async def start(self) -> None:
         """Let Envoy listen; return when it does. In a gateway nobody can tell when."""
         self.made.set()

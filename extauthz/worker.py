@@ -42,7 +42,7 @@ APP_STOP: Final = 5.0
 
 YOUNG: Final = 5_000
 """Allocations between two looks for garbage in cycles: few enough to be gone through in a millisecond or two.
-Our part of a request leaves none when all goes well, but grpcio (seen in 1.85) leaves five objects a call."""
+A Check leaves none when all goes well."""
 
 
 def _settle_memory() -> None:
@@ -89,6 +89,10 @@ class GrpcPort(Protocol):
     @property
     def unanswered(self) -> int:
         """Calls under way now."""
+        ...
+
+    async def turn(self) -> None:
+        """Return when what answers calls has done what it is doing now; never, if it hangs."""
         ...
 
     async def start(self) -> object:
@@ -211,6 +215,10 @@ class Worker:
         """Tell the state of this process, for metrics."""
         return Status((*self._own_status().components, self._own_component()))
 
+    async def _turn(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.turn()
+
     def _is_serving(self, service: str) -> bool | None:
         """Tell whether the gRPC service of that name may be asked; None when there is none."""
         if self._grpc is None or service not in self._grpc.service_names:
@@ -273,7 +281,8 @@ class Worker:
     def _http_server(self) -> HttpServer:
         certificates = self._ports.certificates
         tls = None if certificates is None else server_context(certificates)
-        app = application(self.status, self._rest, self._export.scrape if self._ports.metrics else None)
+        scrape = self._export.scrape if self._ports.metrics else None
+        app = application(self.status, self._rest, scrape, self._turn)
         return HttpServer(app, self._ports.http, tls=tls, idle_timeout=self._ports.idle_timeout)
 
     async def _rest(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -60,7 +60,7 @@ class Client:
 
     def _in_words(self, error: grpc.RpcError) -> CtlError:
         code, told = error.code(), error.details() or ""
-        if code is grpc.StatusCode.UNIMPLEMENTED and told in {"Method not found!", ""}:
+        if code is grpc.StatusCode.UNIMPLEMENTED and told.lower().rstrip("!") in {"method not found", ""}:
             return CtlError(_UNSERVED)
         if code is grpc.StatusCode.UNIMPLEMENTED and "unknown service" in told:
             return CtlError(_UNSERVED)

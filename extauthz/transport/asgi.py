@@ -19,54 +19,31 @@ import urllib.parse
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health_pb2
-
-from extauthz.transport.calls import (
-    CHECK_FAILED,
-    HEALTH_INTERVAL,
-    HEALTH_NAMES,
-    HEALTH_SERVICE,
-    LEAVING,
-    PEER,
-    SERVICE,
-    Options,
-    Refusal,
-    Services,
-    is_ready,
+from extauthz.transport.calls import CHECK_FAILED, LEAVING, PEER, Options, Refusal, Services
+from extauthz.transport.handlers import (
+    CHECK_PATH,
+    DEADLINE_EXCEEDED,
+    FAILURES,
+    INTERNAL,
+    RESOURCE_EXHAUSTED,
+    UNIMPLEMENTED,
+    ClientGone,
+    Handlers,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Callable,
-        Iterator,
-        Mapping,
-        MutableMapping,
-    )
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 
     from extauthz.readiness import Readiness
-    from extauthz.transport.calls import Authorizer, Pairs, Procedure
+    from extauthz.transport.calls import Authorizer, Pairs
+    from extauthz.transport.handlers import Handler
 
     Message = MutableMapping[str, Any]
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-    Handler = Callable[["_Call"], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
-
-CHECK_PATH: Final = f"/{SERVICE}/Check"
-
-# Status codes (grpc/doc/statuscodes.md).
-DEADLINE_EXCEEDED: Final = 4
-NOT_FOUND: Final = 5
-RESOURCE_EXHAUSTED: Final = 8
-UNIMPLEMENTED: Final = 12
-INTERNAL: Final = 13
-UNAVAILABLE: Final = 14
 
 GONE_INTERVAL: Final = 0.25
 """Seconds between two looks whether a client still waits for an answer that takes long. pyvoy tells only when
@@ -107,18 +84,12 @@ def _body(message: bytes, *, more: bool = False) -> Message:
     return {"type": "http.response.body", "body": framed, "more_body": more}
 
 
-_FAILURES: Final = (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt)
-"""What must not end a call without an answer, nor the loop, which nobody would start again."""
 _USUAL_START: Final = _start(())
 _LAST_START: Final = _start(LEAVING)
 _OK: Final = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")]}
 
 
-class ClientGone(Exception):  # noqa: N818  # it says what happened
-    """The client does not wait for an answer any more."""
-
-
-class GrpcApplication:
+class GrpcApplication(Handlers):
     """The gRPC port, as an ASGI application. Make it and call it on the same event loop."""
 
     def __init__(
@@ -129,28 +100,10 @@ class GrpcApplication:
         options: Options | None = None,
         services: Services | None = None,
     ) -> None:
+        super().__init__(authorizer, readiness, services)
         self._authorize = authorizer.check
         self._max_bytes = (options or Options()).max_receive_bytes
-        self._services = services or Services()
-        self.service_names = (*HEALTH_NAMES, *self._services.procedures)
-        """Of the health service; the empty one is the server."""
-        self.received = 0
-        """Calls that arrived since the start; health and reflection do not count."""
-        self.unanswered = 0
-        """Such calls under way now."""
         self._start = _USUAL_START
-        self._leaving: Pairs = ()
-        self._health = Health(self.service_names, readiness)
-        self._handlers: dict[str, Handler] = dict(self._made_handlers())
-
-    def _made_handlers(self) -> Iterator[tuple[str, Handler]]:
-        yield CHECK_PATH, self._unary(self._check, ())
-        yield f"/{HEALTH_SERVICE}/Check", self._health.check
-        yield f"/{HEALTH_SERVICE}/Watch", self._health.watch
-        for service, procedures in self._services.procedures.items():
-            for name, procedure in procedures.items():
-                yield f"/{service}/{name}", self._unary(procedure, self._services.metadata)
-        yield from _reflection(self._services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call (ASGI, type ``http``)."""
@@ -175,10 +128,10 @@ class GrpcApplication:
         self.received += 1
         try:
             answer = self._authorize(frame[5:])
-        except _FAILURES:
+        except FAILURES:
             logger.exception("a check failed; the client gets an error, not an answer")
             call = _Call(scope, receive, send, self._max_bytes)
-            await call.refuse(Refusal(INTERNAL, CHECK_FAILED), self._leaving)
+            await call.refuse(Refusal(INTERNAL, CHECK_FAILED), self.leaving)
             return
         if type(answer) is bytes and answer:
             body = {"type": "http.response.body", "body": _pack(0, len(answer)) + answer}
@@ -193,80 +146,21 @@ class GrpcApplication:
             send(body)
             send(_OK)
             return
-        await self._general(_Call(scope, receive, send, self._max_bytes), self._later(answer))
+        await self._general(_Call(scope, receive, send, self._max_bytes), self.later(answer))
 
     async def _general(self, call: _Call, handler: Handler | None = None) -> None:
-        """Answer *call* with what its path says, or with *handler*."""
+        """Answer *call* with what its path says, or with *handler*, if it is one of gRPC's."""
         try:
             call.check_headers()
-            await (handler or self._handlers.get(call.path, _unknown))(call)
         except Refusal as refusal:
-            await call.refuse(refusal, self._leaving)
-        except ClientGone:
-            pass
-        except _FAILURES:
-            logger.exception("a call failed; the client gets an error, not an answer")
-            await call.refuse(Refusal(INTERNAL, "the call failed"), self._leaving)
-
-    def _unary(self, procedure: Procedure, initial: Pairs) -> Handler:
-        async def handle(call: _Call) -> None:
-            request = await call.message()
-            self.received += 1
-            answer = await self._counted(call, procedure(request, call.metadata))
-            await call.answer(answer, (*initial, *self._leaving))
-
-        return handle
-
-    def _later(self, answer: bytes | Awaitable[bytes]) -> Handler:
-        """Make the handler of a Check that the authorizer was asked about and has not answered yet."""
-
-        async def handle(call: _Call) -> None:
-            told = await self._counted(call, _told(answer))
-            await call.answer(told, self._leaving)
-
-        return handle
-
-    async def _counted(self, call: _Call, answering: Awaitable[bytes]) -> bytes:
-        self.unanswered += 1
-        try:
-            return await call.wait_for(answering)
-        finally:
-            self.unanswered -= 1
-
-    async def _check(self, request: bytes, metadata: object) -> bytes:
-        del metadata  # what Envoy wants to be known stands in the request
-        try:
-            answer = self._authorize(request)
-        except Exception:
-            logger.exception("a check failed; the client gets an error, not an answer")
-            raise Refusal(INTERNAL, CHECK_FAILED) from None
-        return await _told(answer)
+            await call.refuse(refusal, self.leaving)
+        else:
+            await self.run(call, handler)
 
     def leave(self) -> None:
         """From now on tell Envoy with every answer that this host is going; health says NOT_SERVING."""
-        self._start, self._leaving = _LAST_START, LEAVING
-        self._health.leave()
-
-    def end(self) -> None:
-        """Let those go who watch the health."""
-        self._health.end()
-
-
-async def _told(answer: object) -> bytes:
-    """Wait for *answer*, if need be, and make sure that it is one: to Envoy an empty message is an ALLOW."""
-    try:
-        told = answer if isinstance(answer, bytes) else await answer  # type: ignore[misc]  # else TypeError
-    except Exception:
-        logger.exception("a check failed; the client gets an error, not an answer")
-        raise Refusal(INTERNAL, CHECK_FAILED) from None
-    if type(told) is bytes and told:
-        return told
-    logger.error("a check had no answer; the client gets an error")
-    raise Refusal(INTERNAL, CHECK_FAILED)
-
-
-async def _unknown(_: _Call) -> None:
-    raise Refusal(UNIMPLEMENTED, "method not found")
+        super().leave()
+        self._start = _LAST_START
 
 
 # --- a call -----------------------------------------------------------------------------------------------
@@ -390,32 +284,11 @@ class _Call:
 
     # --- waiting ------------------------------------------------------------------------------------------
 
-    async def wait_for(self, answering: Awaitable[bytes]) -> bytes:
-        """Wait for an answer as long as the client does.
+    def time_left(self) -> float | None:
+        """Return for how many seconds the client waits; None: for any time."""
+        return None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
 
-        Raises:
-            Refusal: the deadline has passed first.
-            ClientGone: the client has gone first.
-
-        """
-        answer = asyncio.ensure_future(answering)
-        gone = asyncio.create_task(self._gone())
-        left = None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
-        try:
-            await asyncio.wait({answer, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if answer.cancelled():  # by itself: nobody else has
-                logger.error("a call cancelled itself; the client gets an error, not an answer")
-                raise Refusal(INTERNAL, CHECK_FAILED)
-            if answer.done():
-                return answer.result()
-            if gone.done():
-                raise ClientGone
-            raise Refusal(DEADLINE_EXCEEDED, "the deadline has passed")
-        finally:
-            gone.cancel()
-            answer.cancel()
-
-    async def _gone(self) -> None:
+    async def gone(self) -> None:
         """Return when the client has gone."""
         while not await self.has_gone():
             await asyncio.sleep(GONE_INTERVAL)
@@ -470,89 +343,3 @@ class _Call:
     async def _single(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
-
-
-# --- health, reflection -----------------------------------------------------------------------------------
-
-
-class Health:
-    """``grpc.health.v1``."""
-
-    def __init__(self, names: tuple[str, ...], readiness: Readiness) -> None:
-        """*names* are the services whose state is told; the empty one is the server."""
-        self._names = frozenset(names)
-        self._readiness = readiness
-        self._leaving = False
-        self._ended = asyncio.Event()
-
-    async def check(self, call: _Call) -> None:
-        """Tell the state of a service."""
-        name = _asked(await call.message())
-        if name not in self._names:
-            raise Refusal(NOT_FOUND, "there is no service of that name")
-        await call.answer(_state(self._state(name)), ())
-
-    async def watch(self, call: _Call) -> None:
-        """Tell the state, and every change of it, until the client or the server goes."""
-        name = _asked(await call.message())
-        told = None
-        while True:
-            state = self._state(name)
-            if state != told:
-                await call.stream(_state(state))
-                told = state
-            if self._ended.is_set():
-                raise Refusal(UNAVAILABLE, "the server is stopping")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), HEALTH_INTERVAL)
-            if await call.has_gone():
-                raise ClientGone
-
-    def leave(self) -> None:
-        """Say NOT_SERVING from now on."""
-        self._leaving = True
-
-    def end(self) -> None:
-        """Let every watcher go."""
-        self._ended.set()
-
-    def _state(self, name: str) -> int:
-        response = health_pb2.HealthCheckResponse
-        if name not in self._names:
-            return response.SERVICE_UNKNOWN
-        return response.SERVING if not self._leaving and is_ready(self._readiness) else response.NOT_SERVING
-
-
-def _asked(message: bytes) -> str:
-    try:
-        return health_pb2.HealthCheckRequest.FromString(message).service
-    except DecodeError:
-        raise Refusal(INTERNAL, "the message is not a HealthCheckRequest") from None
-
-
-def _state(state: int) -> bytes:
-    return health_pb2.HealthCheckResponse(status=state).SerializeToString()
-
-
-def _reflection(services: Services) -> Iterator[tuple[str, Handler]]:
-    """Let clients such as grpcurl ask what there is; only for services whose descriptors we have."""
-    if services.pool is None:
-        return
-    from grpc_reflection.v1alpha import reflection, reflection_pb2  # noqa: PLC0415  # brings all of grpcio
-
-    servicer = reflection.aio.ReflectionServicer(service_names=[*services.procedures], pool=services.pool)
-
-    async def info(call: _Call) -> None:
-        requests = (_reflected(message) async for message in call.messages())
-        answers: AsyncIterator[Any] = servicer.ServerReflectionInfo(requests, None)  # type: ignore[assignment]  # so it is
-        async for response in answers:
-            await call.stream(response.SerializeToString())
-        await call.end()
-
-    def _reflected(message: bytes) -> reflection_pb2.ServerReflectionRequest:
-        try:
-            return reflection_pb2.ServerReflectionRequest.FromString(message)
-        except DecodeError:
-            raise Refusal(INTERNAL, "the message is not a ServerReflectionRequest") from None
-
-    yield f"/{reflection.SERVICE_NAME}/ServerReflectionInfo", info

@@ -38,15 +38,26 @@ class Scrape(Protocol):
         ...
 
 
-def application(readiness: Readiness, rest: ASGIApp | None = None, scrape: Scrape | None = None) -> Starlette:
+async def _at_once() -> None:
+    pass
+
+
+def application(
+    readiness: Readiness,
+    rest: ASGIApp | None = None,
+    scrape: Scrape | None = None,
+    turn: Callable[[], Awaitable[None]] = _at_once,
+) -> Starlette:
     """Make the application.
 
-    ``/healthz`` answers 200 as long as the event loop turns: restart the process when it does not answer.
+    ``/healthz`` answers 200 as long as the event loop turns, and *turn* returns: what answers calls has come
+    to the next one. Restart the process when there is no answer.
     ``/readyz`` answers 200 when requests may come and 503 otherwise, with each part and its reason as JSON.
     *scrape* writes the metrics, if there are to be any. Everything else is *rest*'s.
     """
 
     async def healthz(_: Request) -> Response:
+        await turn()
         return PlainTextResponse("ok\n", headers=_NOT_STORED)
 
     async def readyz(_: Request) -> Response:

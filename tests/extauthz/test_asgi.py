@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from extauthz.readiness import Status
-from extauthz.transport.asgi import CHECK_PATH, GrpcApplication
+from extauthz.transport.asgi import GrpcApplication
+from extauthz.transport.handlers import CHECK_PATH
 
 
 class Echo:

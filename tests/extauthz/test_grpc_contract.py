@@ -85,25 +85,14 @@ def test_many_at_once(it: Serving) -> None:
 
 ONLY_ENVOY = pytest.mark.parametrize("it", ["envoy"], indirect=True, scope="module")
 """For what grpcio does not look at, or does in another way."""
-OTHERWISE = {b"cancelled", b"exit of Python"}
-"""Where grpcio's way to an error is another one: it leaves a cancelled call to its deadline (test_grpcio.py),
-and when its loop ends, so does the process (test_server.py)."""
 
 
-@pytest.mark.parametrize("request_", sorted(FAILURES.keys() - OTHERWISE), ids=bytes.decode)
+@pytest.mark.parametrize("request_", sorted(FAILURES), ids=bytes.decode)
 def test_what_is_not_an_answer_is_an_error(it: Serving, request_: bytes) -> None:
-    """An exception or an empty answer of the authorizer's is a gRPC error that tells nothing, never an OK."""
-    fails_with_a_word(it, request_)
+    """An exception or an empty answer of the authorizer's is a gRPC error that tells nothing, never an OK.
 
-
-@ONLY_ENVOY
-@pytest.mark.parametrize("request_", sorted(OTHERWISE), ids=bytes.decode)
-def test_inside_of_envoy_an_end_is_an_error_too(it: Serving, request_: bytes) -> None:
-    """A check that is cancelled, or that wants to end Python, is an error like any other."""
-    fails_with_a_word(it, request_)
-
-
-def fails_with_a_word(it: Serving, request_: bytes) -> None:
+    A check that is cancelled, or that wants to end Python, is an error like any other.
+    """
     lines = len(it.process.lines)
     error = it.failure(request_)
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "the check failed")
