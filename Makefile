@@ -60,5 +60,8 @@ stores: $(STORES) ## the servers of S3 and Google Cloud Storage that the blob st
 differential: $(READY) $(ORACLE) ## generated policies and requests to us and to Cerbos (ARGS="--checks 100000 --seed 7")
 	$(BIN)/python -m tests.differential $(ARGS)
 
+schemas: $(READY) ## write the schemas of messages anew, when envoy-data-plane is another version
+	$(BIN)/python -m tests.schemas
+
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,13 +10,15 @@ Kinds of faults and their wording are Cerbos's (``internal/compile/errors.go``).
 from __future__ import annotations
 
 import functools
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine import names
 from engine import policy as p
 from engine.advice import Adviser, Subject, attached
 from engine.advice.uses import uses
+from engine.cel.environment import KeptPrograms
 from engine.conditions import condition_of, inverted, match_of
 from engine.definitions import Scope
 from engine.document import Fault, did_you_mean
@@ -78,6 +80,16 @@ def environment_of(settings: Settings) -> Environment:
     return environment(runtime_action=settings.runtime_action, inspect=inspect)
 
 
+class Judgements(KeptPrograms, Protocol):
+    """Remembers of which policies there was nothing to say: no fault, no warning."""
+
+    def is_sound(self, policy: p.Policy, contents: Iterable[bytes | None]) -> bool:
+        """Tell whether that was so of a policy with *contents*: its file's, then those of what it imports."""
+
+    def note_sound(self, contents: Iterable[bytes | None]) -> None:
+        """Remember it."""
+
+
 class Compiler:
     """Compiles the states of a store one after the other, each time only what has changed."""
 
@@ -92,10 +104,16 @@ class Compiler:
         self._last: _Compiled | None = None
         """The last state that had no faults."""
 
-    def compile(self, policies: Iterable[p.Policy], schemas: Mapping[str, bytes] | None = None) -> RuleTable:
+    def compile(
+        self,
+        policies: Iterable[p.Policy],
+        schemas: Mapping[str, bytes] | None = None,
+        judgements: Judgements | None = None,
+    ) -> RuleTable:
         """Compile *policies* to a rule table; disabled ones are treated as not there.
 
-        *schemas* are the store's files below ``_schemas/``, by their paths.
+        *schemas* are the store's files below ``_schemas/``, by their paths. What *judgements* say is sound is
+        compiled when it is first asked.
 
         Raises:
             PolicyError: with every fault of every file.
@@ -103,7 +121,7 @@ class Compiler:
         """
         self._last = None
         library = Library(policies)
-        state = _State(library, self._settings, self.environment, self._kept)
+        state = _State(library, self._settings, self.environment, self._kept, judgements)
         results = [state.result(policy) for policy in library.policies]
         self._kept = state.kept
         self._schemas = self._schemas.updated(schemas or {})
@@ -128,7 +146,16 @@ class Compiler:
             policy.document.forget_nodes()
         table = RuleTable(compiled, self._settings, self._schemas, tuple(warnings))
         self._last = _Compiled(library, table, tuple(unused))
+        if judgements is not None:
+            self._note_sound(judgements, library.policies, results)
         return table
+
+    def _note_sound(
+        self, judgements: Judgements, policies: Iterable[p.Policy], results: Iterable[_Kept]
+    ) -> None:
+        for policy, found in zip(policies, results, strict=True):
+            if not found.sound and _may_wait(policy, self._settings) and self._adviser.is_silent(policy):
+                judgements.note_sound(_contents(policy, found.needs))
 
     def replaced(self, table: RuleTable, policies: Mapping[p.Policy, p.Policy]) -> RuleTable | None:
         """Return *table* with other policies in the place of some; this is fast.
@@ -165,7 +192,7 @@ class Compiler:
         checked = self._settings.schema_enforcement != "none"
         asked = root_schemas(policy, library) if checked else None
         schemas = attached(asked, self._schemas) if asked else _NO_SCHEMAS
-        return Subject(policy, found.compiled, found.roles, found.scope, schemas)
+        return Subject(policy, found.compiled, found.roles, found.scope, schemas, found.sound)
 
     def _schema_faults(self, policies: Iterable[p.Policy]) -> Iterator[Fault]:
         """Yield what is wrong with the attribute schemas of all policies, also of those in a scope."""
@@ -235,19 +262,46 @@ class _Kept:
     scope: Scope
     compiled: CompiledPolicy | None = None
     roles: Mapping[str, DerivedRole] | None = None
+    sound: bool = False
+    """There is nothing to say of it, as was found at another time; it is compiled when it is first asked."""
+
+
+def _may_wait(policy: p.Policy, settings: Settings) -> bool:
+    """Tell whether a policy that is sound may be compiled later.
+
+    Not where others look into it at once, or where schemas have a say in what is wrong with it.
+    """
+    return (
+        type(policy.body) is p.ResourcePolicy
+        and settings.schema_enforcement == "none"
+        and not settings.runtime_action
+    )
+
+
+def _contents(policy: p.Policy, needs: Iterable[p.Policy | None]) -> Iterator[bytes | None]:
+    """Yield all that decides whether a policy is sound."""
+    yield policy.document.content
+    for needed in needs:
+        yield None if needed is None else needed.document.content
 
 
 class _State:
     """One state of the store being compiled."""
 
     def __init__(
-        self, library: Library, settings: Settings, environment: Environment, before: Mapping[p.Policy, _Kept]
+        self,
+        library: Library,
+        settings: Settings,
+        environment: Environment,
+        before: Mapping[p.Policy, _Kept],
+        judgements: Judgements | None = None,
     ) -> None:
         self.library = library
         self.settings = settings
         self.environment = environment
         self.kept: dict[p.Policy, _Kept] = {}
         self._before = before
+        self._judgements = judgements
 
     def result(self, policy: p.Policy) -> _Kept:
         """Compile a policy, or take what it came to before."""
@@ -256,7 +310,7 @@ class _State:
             needs = tuple(self._needs(policy)) if policy.imports else ()
             found = self._before.get(policy)
             if found is None or found.needs != needs:
-                found = self._compile(policy, needs)
+                found = self._put_off(policy, needs) or self._compile(policy, needs)
             self.kept[policy] = found
         return found
 
@@ -272,24 +326,38 @@ class _State:
             if found is not None and isinstance(found.body, p.DerivedRoles):
                 yield from self._needs(found)
 
+    def _put_off(self, policy: p.Policy, needs: tuple[p.Policy | None, ...]) -> _Kept | None:
+        """Compile a policy later, if it may be and is known to be sound."""
+        known = self._judgements
+        if known is None or not _may_wait(policy, self.settings):
+            return None
+        if not known.is_sound(policy, _contents(policy, needs)):
+            return None
+        unit = _Unit(self, policy, known)
+        return _Kept((), needs, unit.scope, _Waiting.of(unit), sound=True)
+
     def _compile(self, policy: p.Policy, needs: tuple[p.Policy | None, ...]) -> _Kept:
         unit = _Unit(self, policy)
-        unit.define()
-        _COMPILERS[type(policy.body)](unit, policy.body)
+        unit.compile()
         return _Kept(tuple(unit.module.faults), needs, unit.scope, unit.compiled, unit.roles)
 
 
 class _Unit:
     """One policy being compiled."""
 
-    def __init__(self, state: _State, policy: p.Policy) -> None:
+    def __init__(self, state: _State, policy: p.Policy, programs: KeptPrograms | None = None) -> None:
         self.state = state
         self.policy = policy
-        self.module = Module(policy, state.environment)
+        self.module = Module(policy, state.environment, programs)
         self.scope = Scope(self.module)
         self.root: Path = (BODY_NAMES[type(policy.body)],)
         self.compiled: CompiledPolicy | None = None
         self.roles: dict[str, DerivedRole] = {}
+
+    def compile(self) -> None:
+        """Compile it all."""
+        self.define()
+        _COMPILERS[type(self.policy.body)](self, self.policy.body)
 
     # -- definitions ---------------------------------------------------------------------------------------
 
@@ -424,6 +492,55 @@ class _Unit:
         )
         message = f'Derived role "{name}" is defined in more than one import: {listed}'
         self.module.report(AMBIGUOUS_DERIVED_ROLE, message)
+
+
+class _Waiting(CompiledPolicy):
+    """A resource policy that is compiled when it is first asked for its rules."""
+
+    __slots__ = ("_unit",)
+
+    _unit: _Unit | None
+    _COMPILED = ("rules", "derived_roles")
+    _one_at_a_time = threading.RLock()
+
+    @classmethod
+    def of(cls, unit: _Unit) -> _Waiting:
+        """Make one of a policy that is known to be sound."""
+        policy: Any = unit.policy
+        body: p.ResourcePolicy = policy.body
+        made = cls.__new__(cls)
+        known = {
+            "policy": policy,
+            "key": policy.key,
+            "scope": body.scope,
+            "version": body.version,
+            "name": names.sanitised(body.resource),
+            "parent_roles": (),
+            "refusal": None,
+            "_unit": unit,
+        }
+        for name, value in known.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what is not there yet: dataclasses keep their fields in slots, and those are empty."""
+        if name not in self._COMPILED:
+            raise AttributeError(name)
+        with self._one_at_a_time:
+            unit = self._unit
+            if unit is not None:
+                self._compile(unit)
+        return object.__getattribute__(self, name)
+
+    def _compile(self, unit: _Unit) -> None:
+        unit.compile()
+        compiled = unit.compiled
+        if compiled is None or unit.module.faults:
+            raise PolicyError(unit.module.faults)  # not sound at all: nothing is decided by it
+        for name in self._COMPILED:
+            object.__setattr__(self, name, getattr(compiled, name))
+        object.__setattr__(self, "_unit", None)
 
 
 _NO_SCHEMAS: Mapping[str, Attached] = {}

@@ -85,6 +85,11 @@ class Document:
         self._places: dict[tuple[Path, bool], Place] | None = None
 
     @property
+    def content(self) -> bytes:
+        """The content of the whole file."""
+        return self._content if isinstance(self._content, bytes) else self._content.encode()
+
+    @property
     def _text(self) -> str:
         return _decoded(self._content, self.file)
 

@@ -35,6 +35,7 @@ from engine.storage import Snapshot, Store, StoreError, Telling, Watchable, open
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from engine.artefacts.bench import Bench
     from engine.explain import Explanation
     from engine.model import AuxData, Decision, Evaluation, JsonValue, Principal, Resource
     from engine.plan import Plan, PlanInput
@@ -416,9 +417,9 @@ class Loader:
         if not isinstance(contents, Patched):
             contents = Patched(dict(contents))
         changed = self._changed(contents)
-        with _collector_paused(), self._workshop.at_work(changed):
+        with _collector_paused(), self._workshop.at_work(changed) as bench:
             self._read(contents, changed)
-            return self._table(snapshot)
+            return self._table(snapshot, bench)
 
     def _changed(self, contents: Patched[str, bytes]) -> Mapping[str, bytes]:
         """Return the files that were not there when files were last read, or were other objects."""
@@ -428,7 +429,7 @@ class Loader:
             paths = [path for path, content in contents.items() if before.get(path) is not content]
         return {path: contents[path] for path in paths}
 
-    def _table(self, snapshot: Snapshot) -> RuleTable:
+    def _table(self, snapshot: Snapshot, bench: Bench | None) -> RuleTable:
         faults = (*snapshot.faults, *(fault for path in self._faulty for fault in self._files[path].faults))
         if not faults:
             like_before = self._table_like_before(snapshot)
@@ -437,7 +438,7 @@ class Loader:
                 return like_before
         policies = [file.policy for file in self._files.values() if file.policy is not None]
         try:
-            table = self._compiler.compile(policies, snapshot.schemas)
+            table = self._compiler.compile(policies, snapshot.schemas, bench)
         except PolicyError as error:
             importing = {fault.file for fault in error.faults if fault.kind == IMPORT_NOT_FOUND}
             faults += tuple(

@@ -11,6 +11,7 @@ from engine.rules import Clause
 
 if TYPE_CHECKING:
     from engine.cel import Environment
+    from engine.cel.environment import KeptPrograms
     from engine.document import Document, Path
     from engine.policy import Policy
 
@@ -20,10 +21,12 @@ INVALID_EXPRESSION = "invalid expression"
 class Module:
     """Collects what is wrong with one policy, and compiles its expressions."""
 
-    def __init__(self, policy: Policy, environment: Environment) -> None:
+    def __init__(self, policy: Policy, environment: Environment, kept: KeptPrograms | None = None) -> None:
+        """*kept* is asked for expressions first; see :meth:`engine.cel.Environment.compile`."""
         self.policy = policy
         self.faults: dict[Fault, None] = {}
         self._environment = environment
+        self._kept = kept
 
     @property
     def document(self) -> Document:
@@ -60,7 +63,7 @@ class Module:
     def clause(self, text: str, path: Path, *, key: bool) -> Clause | None:
         """Compile the expression at *path*, ``None`` (and a fault) when it is not valid."""
         try:
-            expression = self._environment.compile(text)
+            expression = self._environment.compile(text, kept=self._kept)
         except CompileError as error:
             messages = ", ".join(issue.message for issue in error.issues)
             first = error.issues[0]

@@ -17,14 +17,14 @@ import math
 import re
 import struct
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, unquote
 
-from envoy_data_plane.envoy.service.auth import v3 as auth
 from google.protobuf.message import DecodeError
 
-from engine.messages import fast_classes
+from engine.messages import SCHEMA_SUFFIX, classes
 from extauthz.request import (
     COMMON_METHODS,
     LIMITS,
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from engine.model import JsonValue
     from extauthz.response import Metadata
 
-CheckRequest: Final[Any] = fast_classes(auth.CheckRequest)[0]  # made at run time: nothing for mypy to know
+_SCHEMA: Final = Path(__file__).with_name(f"check_request{SCHEMA_SUFFIX}").read_bytes()
+CheckRequest: Final[Any] = classes(_SCHEMA, "envoy.service.auth.v3.CheckRequest")[0]
+"""Made at run time: nothing for mypy to know."""
 
 
 class WireError(ValueError):

@@ -302,6 +302,14 @@ class Worker:
         return self._grpc is not None
 
     async def _start(self) -> None:
+        gc.disable()  # what is loaded is many objects, and no garbage
+        try:
+            await self._load()
+        finally:
+            gc.enable()
+        self._show_state()
+
+    async def _load(self) -> None:
         self._app = self._build()
         self._app.share_reloads(self._tell_workers)
         await self._app.start()
@@ -314,7 +322,6 @@ class Worker:
         server = self._open_grpc(self._app.authorizer, self._own_status, services)
         await server.start()
         self._grpc = server
-        self._show_state()
 
     def _start_pushing(self) -> None:
         if self._index == 0:  # it speaks for all

@@ -80,6 +80,8 @@ class Subject:
     roles: Mapping[str, DerivedRole] | None
     scope: Scope
     schemas: Mapping[str, Attached]
+    sound: bool = False
+    """It was looked at before, and there is nothing to say."""
 
     def is_as(self, other: Subject) -> bool:
         """Tell whether there is nothing new to say."""
@@ -124,7 +126,13 @@ class Adviser:
                 self._told[found.subject.policy] = found.faults
         return self._conclude(self._said, self._told)
 
+    def is_silent(self, policy: p.Policy) -> bool:
+        """Tell whether nothing was said of *policy*."""
+        return policy in self._said and policy not in self._told
+
     def _say(self, subject: Subject) -> _Said:
+        if subject.sound:
+            return _Said(subject, ())
         return _Said(subject, tuple(dict.fromkeys(self._advice(subject))))
 
     def _conclude(

@@ -15,7 +15,7 @@ from engine.load import PolicyError, load_policy
 from engine.policy import expressions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from engine import policy as p
     from engine.artefacts.cache import Pack
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-POLICY, PROGRAM = "policy", "program"
+POLICY, PROGRAM, SOUND = "policy", "program", "sound"
 
 
 class Bench:
@@ -42,6 +42,8 @@ class Bench:
         """The keys of what was taken from packs."""
         self.useful: set[str] = set()
         """The names of packs that something was taken from."""
+        self._put_off: list[p.Policy] = []
+        """Policies whose expressions may be taken from packs later."""
 
     def knows(self, content: bytes) -> bool:
         """Tell whether a file with *content* has been read before."""
@@ -87,6 +89,22 @@ class Bench:
         with contextlib.suppress(FormlessError):
             self.made[self._key_of_program(text)] = marshal.dumps((data, form_of(findings)))
 
+    def is_sound(self, policy: p.Policy, contents: Iterable[bytes | None]) -> bool:
+        """Tell whether there was nothing to say of *policy* when it was compiled with what it imports.
+
+        *contents* are those of its file and of the files that it imports, ``None`` for what is not there.
+        Where it was sound, its expressions are expected to be asked for later.
+        """
+        if self._find(self._key_of_judgement(contents)) is None:
+            return False
+        self._put_off.append(policy)
+        return True
+
+    def note_sound(self, contents: Iterable[bytes | None]) -> None:
+        """Keep that there is nothing to say of a policy; see :meth:`is_sound`."""
+        if self.keeps:
+            self.made[self._key_of_judgement(contents)] = b""
+
     def make(self, files: Mapping[str, bytes], environment: Environment) -> list[Expression]:
         """Read files and compile their expressions; of what is wrong, nothing is said and nothing kept.
 
@@ -106,7 +124,9 @@ class Bench:
 
     @property
     def everything(self) -> dict[bytes, bytes | memoryview]:
-        """What was made, and what was taken from packs."""
+        """What was made, and what was taken from packs, or will be."""
+        for policy in self._put_off:
+            self.used.update(map(self._key_of_program, expressions_of(policy)))
         taken = ((key, found) for key in self.used if (found := self._find(key)) is not None)
         return {**dict(taken), **self.made}
 
@@ -121,6 +141,11 @@ class Bench:
                 self.useful.add(pack.name)
                 return found
         return None
+
+    def _key_of_judgement(self, contents: Iterable[bytes | None]) -> bytes:
+        # Each with its length, so that no two lists of files look alike.
+        parts = (b"-" if content is None else b"%d:%b" % (len(content), content) for content in contents)
+        return key_of(self.edition, SOUND, b"".join(parts))
 
     def _key_of_program(self, text: str) -> bytes:
         return key_of(self.edition, PROGRAM, text.encode(errors="surrogatepass"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import engine
+from engine.messages import SCHEMA_SUFFIX
 
 if TYPE_CHECKING:
     from engine.rules import Settings
@@ -53,7 +54,7 @@ def _source() -> tuple[tuple[str, bytes], ...] | None:
     """Return the source of this package; it is what decides, not the number of the version."""
     folder = Path(engine.__file__).parent
     try:
-        files = sorted(folder.rglob("*.py"))
+        files = sorted(file for file in folder.rglob("*") if file.suffix in {".py", SCHEMA_SUFFIX})
         found = tuple(
             (str(file.relative_to(folder)), hashlib.blake2b(file.read_bytes()).digest()) for file in files
         )

@@ -61,18 +61,18 @@ class Workshop:
         return load_policy(content, file) if self._bench is None else self._bench.policy(content, file)
 
     @contextlib.contextmanager
-    def at_work(self, files: Mapping[str, bytes]) -> Iterator[None]:
-        """Have help inside, where the new *files* are read and compiled."""
+    def at_work(self, files: Mapping[str, bytes]) -> Iterator[Bench | None]:
+        """Have help inside, where the new *files* are read and compiled; gives where that happens, if so."""
         known = edition(self._settings) if self._helps(len(files)) else None
         if known is None:
-            yield
+            yield None
             return
         cache = None if self._cache is None else Cache(self._cache, known)
         self._bench = self._environment.kept = bench = Bench(known, keeps=cache is not None)
         try:
             with contextlib.ExitStack() as until_kept:
                 held = self._prepared(bench, cache, files, until_kept)
-                yield
+                yield bench
                 del held
                 if cache is not None:
                     _keep(bench, cache)

@@ -145,8 +145,10 @@ class Environment:
         self.kept: KeptPrograms | None = None
         """Where compiled expressions are kept beyond the life of this process, if that is so."""
 
-    def compile(self, text: str, name: str = "<expression>") -> Expression:
-        """Compile *text*; equal texts share their code.
+    def compile(
+        self, text: str, name: str = "<expression>", *, kept: KeptPrograms | None = None
+    ) -> Expression:
+        """Compile *text*; equal texts share their code. *kept* is asked first, by default :attr:`kept`.
 
         Raises:
             CompileError: the text is no valid expression; all that is wrong with it, worded as by cel-go.
@@ -154,7 +156,8 @@ class Environment:
         """
         program = self._programs.get(text)
         if program is None:
-            program = self._programs[text] = self._unpacked(text) or self._compiled(text)
+            program = self._unpacked(text, kept or self.kept) or self._compiled(text)
+            self._programs[text] = program
         return Expression(text, name, program)
 
     def _compiled(self, text: str) -> Program:
@@ -192,12 +195,13 @@ class Environment:
         outline = shapes.outline(text)
         if outline is None:
             return None
-        if outline.left not in self._shapes:
+        try:
+            known = self._shapes[outline.left]
+        except KeyError:
             if len(self._shapes) >= shapes.REMEMBERED:
                 self._shapes.clear()
             self._shapes[outline.left] = None
             return None
-        known = self._shapes[outline.left]
         if known is None:
             known = self._shapes[outline.left] = self._shape(text, outline)
         shape, parts = known
@@ -214,12 +218,12 @@ class Environment:
             return None, None  # then neither is any other text of this shape valid; each says so itself
         return shapes.shape(root, parts[0], parts[1], stand_ins), parts
 
-    def _unpacked(self, text: str) -> Program | None:
+    def _unpacked(self, text: str, kept: KeptPrograms | None) -> Program | None:
         """Return what *text* was compiled to before, ``None`` if that is not kept."""
-        kept = None if self.kept is None else self.kept.get(text)
-        if kept is None:
+        found = None if kept is None else kept.get(text)
+        if found is None:
             return None
-        data, findings = kept
+        data, findings = found
         try:
             parts = portable.unpacked(data, self._vocabulary.readers)
         except Exception:  # whatever it is that was kept, it is no expression

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envoy_data_plane.cel.expr import CheckedExpr, ParsedExpr
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from engine.cel import macros, nodes
 from engine.cel.nodes import Node, Span, Type
 from engine.cel.source import Source, around
 from engine.cel.values import TypeValue, UInt
-from engine.messages import WELL_KNOWN_FILES, fast_classes
+from engine.messages import SCHEMA_SUFFIX, WELL_KNOWN_FILES, classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +24,8 @@ def _shallow_classes() -> Mapping[str, Any]:
     The codec limits how deeply messages may nest, and an expression reaches that limit early. Read level by
     level there is none; and a type that is still bytes can be looked up in a cache.
     """
-    original, _ = fast_classes(CheckedExpr, ParsedExpr)
+    schema = Path(__file__).with_name(f"checked_expr{SCHEMA_SUFFIX}").read_bytes()
+    (original,) = classes(schema, "cel.expr.CheckedExpr")
     file = descriptor_pb2.FileDescriptorProto()
     original.DESCRIPTOR.file.CopyToProto(file)
     for message in file.message_type:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from envoy_data_plane.envoy.service.auth import v3 as auth
 
-from engine.messages import fast_classes
+from engine.schemas_of_messages import fast_classes
 from extauthz import wire
 from extauthz.request import canonical_target, careful_target
 from extauthz.response import Allow, Deny, GrpcCode, Header

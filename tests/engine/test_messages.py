@@ -14,15 +14,18 @@ from envoy_data_plane.cel import expr as cel
 from envoy_data_plane.envoy.config.core.v3 import Metadata
 from envoy_data_plane.envoy.service.auth import v3 as auth
 from envoy_data_plane.google import protobuf as well_known
+from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import messages
-from engine.messages import fast_classes
+from engine import schemas_of_messages as messages
+from engine.schemas_of_messages import fast_classes
+from tests import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 ROOTS: tuple[type[Message], ...] = (auth.CheckRequest, auth.CheckResponse, cel.CheckedExpr)
 FAST: dict[type[Message], Any] = dict(zip(ROOTS, fast_classes(*ROOTS), strict=True))
@@ -230,3 +233,13 @@ def test_classes_are_built_apart_from_the_default_pool() -> None:
     (again,) = fast_classes(auth.CheckRequest)
     assert again is not FAST[auth.CheckRequest]
     assert again.DESCRIPTOR.full_name == "envoy.service.auth.v3.CheckRequest"
+
+
+@pytest.mark.parametrize("file", schemas.SCHEMAS, ids=lambda file: file.name)
+def test_the_schemas_that_are_used_are_those_of_envoy_data_plane(file: Path) -> None:
+    """What stands beside the modules is what the dataclasses say: `make schemas` writes it."""
+    written, said = (
+        descriptor_pb2.FileDescriptorSet.FromString(content)
+        for content in (file.read_bytes(), messages.schema(*schemas.SCHEMAS[file]))
+    )
+    assert written == said

@@ -12,6 +12,7 @@ from typing import Any
 import bcrypt
 import pytest
 import yaml
+from envoy_data_plane.envoy.type.v3 import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -482,8 +483,7 @@ def test_every_relaxable_fault_can_be_relaxed() -> None:
 
 def test_denials_have_statuses_that_envoy_knows() -> None:
     """Envoy refuses an answer whose status its enum does not name."""
-    assert {300, 302, 401, 403, 404, 429, 503} <= ENVOY_STATUS
-    assert not {0, 200, 204, 299, 418, 451, 599} & ENVOY_STATUS
+    assert frozenset(int(status) for status in StatusCode if status >= 300) == ENVOY_STATUS
 
 
 # --- durations and environment ----------------------------------------------------------------------------

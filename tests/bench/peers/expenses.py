@@ -17,7 +17,7 @@ from cerbos.request.v1 import request_pb2
 from cerbos.response.v1 import response_pb2
 from envoy_data_plane.envoy.service.auth import v3 as auth
 
-from engine.messages import fast_classes
+from engine.schemas_of_messages import fast_classes
 from tests.bench.service import URL, request
 from tests.bench.wire import BROWSER
 
