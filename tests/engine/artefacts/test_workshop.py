@@ -6,6 +6,7 @@ import marshal
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,8 @@ from engine.artefacts.bench import Bench
 from engine.artefacts.cache import FEW
 from engine.artefacts.crew import make_together
 from engine.artefacts.edition import edition
-from engine.compile import environment_of
+from engine.cel import Environment
+from engine.compile import _Waiting, environment_of
 from engine.engine import Loader
 from engine.load import load_policy
 from engine.policy import expressions_of
@@ -24,6 +26,8 @@ from engine.policy import expressions_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from engine.rules import CompiledPolicy, RuleTable
 
 POLICY = """\
 apiVersion: api.cerbos.dev/v1
@@ -96,7 +100,72 @@ def test_what_is_kept_is_not_made_again(tmp_path: Path, files: dict[str, bytes],
     assert compiled == ["kind3.yaml"]
 
 
-def test_packs_do_not_pile_up(tmp_path: Path, files: dict[str, bytes], compiled: list[str]) -> None:
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the expressions that are compiled in this process, and not taken from elsewhere."""
+    found: list[str] = []
+    compile_ = Environment._compiled
+
+    def noting(self: Environment, text: str) -> object:
+        found.append(text)
+        return compile_(self, text)
+
+    monkeypatch.setattr(Environment, "_compiled", noting)
+    return found
+
+
+def waiting(table: RuleTable) -> int:
+    return sum(
+        isinstance(policy, _Waiting) and policy._unit is not None for policy in table.policies.values()
+    )
+
+
+def test_what_is_sound_waits_until_it_is_asked(
+    tmp_path: Path, files: dict[str, bytes], texts: list[str]
+) -> None:
+    """A second start compiles a policy when it is asked about its kind, with what was kept."""
+    cache = tmp_path / "cache"
+    assert waiting(Loader(Settings(), cache=cache).table(Snapshot(files))) == 0
+    texts.clear()
+    engine = Engine(Loader(Settings(), cache=cache).table(Snapshot(files)))
+    assert waiting(engine.table) == COUNT
+    resource = Resource("kind7", "4", {"amount": 1.0, "region": "EMEA"})
+    for _ in range(2):
+        decision = engine.check(CheckInput(Principal("ann", ("manager",)), resource, ("approve",)))
+        assert decision.actions["approve"].effect is Effect.ALLOW
+        assert waiting(engine.table) == COUNT - 1
+    assert texts == []
+
+
+def test_what_waits_is_compiled_once_for_all_who_ask(tmp_path: Path, files: dict[str, bytes]) -> None:
+    """Threads that ask at the same time get the same rules."""
+    cache = tmp_path / "cache"
+    Loader(Settings(), cache=cache).table(Snapshot(files))
+    for policy in Loader(Settings(), cache=cache).table(Snapshot(files)).policies.values():
+        together = threading.Barrier(4)
+
+        def ask(policy: CompiledPolicy = policy, together: threading.Barrier = together) -> tuple[int, int]:
+            together.wait()
+            return id(policy.rules), id(policy.derived_roles)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len({asked.result() for asked in [pool.submit(ask) for _ in range(4)]}) == 1
+
+
+def test_nothing_is_decided_by_what_was_not_sound_after_all(tmp_path: Path, files: dict[str, bytes]) -> None:
+    """A judgement that is wrong, however that came about, ends in an exception and not in a decision."""
+    cache = tmp_path / "cache"
+    files["kind7.yaml"] = files["kind7.yaml"].replace(b"!V.high", b"!V.height")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bench, "is_sound", lambda *_: True)
+        engine = Engine(Loader(Settings(), cache=cache).table(Snapshot(files)))
+    with pytest.raises(PolicyError, match="height"):
+        engine.check(CheckInput(Principal("ann", ("manager",)), Resource("kind7", "4"), ("approve",)))
+
+
+def test_packs_do_not_pile_up(
+    tmp_path: Path, files: dict[str, bytes], compiled: list[str], texts: list[str]
+) -> None:
     """After many starts, each with something new, there are few files, and all is still known."""
     cache = tmp_path / "cache"
     for number in range(20):
@@ -104,8 +173,10 @@ def test_packs_do_not_pile_up(tmp_path: Path, files: dict[str, bytes], compiled:
         Loader(Settings(), cache=cache, processes=1).table(Snapshot(files))
     assert len(list(cache.glob("*.pack"))) <= FEW + 1
     compiled.clear()
-    decides(Loader(Settings(), cache=cache, processes=1), files)
-    assert compiled == []
+    texts.clear()
+    table = Loader(Settings(), cache=cache, processes=1).table(Snapshot(files))
+    assert all(policy.rules for policy in table.policies.values())
+    assert compiled == texts == []
 
 
 def test_a_cache_that_cannot_be_used_is_not_needed(
