@@ -130,12 +130,12 @@ def test_conditions_follow_from_the_runs() -> None:
     runs = {
         (sides.OURS_ALL, SATURATED): (run(150),),
         (sides.CERBOS_GRPC, SATURATED): (run(100),),
-        (sides.EMPTY_ALL, SATURATED): (run(300),),
+        (sides.EMPTY_ASYNCIO, SATURATED): (run(300),),
     }
     verdicts = {each.promise: (each.value, each.verdict) for each in conditions.throughput(runs)}
     grpcio = f"transport grpcio, {sides.workers(sides.CORES)}: requests/s,"
     assert verdicts[f"{grpcio} times Cerbos's CheckResources over gRPC"] == (1.5, "met")
-    assert verdicts[f"{grpcio} part of an empty handler's"] == (0.5, "not met")
+    assert verdicts[f"{grpcio} of those of `{sides.EMPTY_ASYNCIO}`"] == (0.5, "not met")
     envoy = [verdict for promise, verdict in verdicts.items() if promise.startswith("transport envoy")]
     assert envoy == [(None, "not measured")] * 3
 

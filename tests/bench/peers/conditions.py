@@ -60,7 +60,7 @@ def throughput(runs: Mapping[tuple[str, str], tuple[Run, ...]]) -> Iterator[Cond
                 cost,
             )
         yield Condition(
-            f"{name}: requests/s, part of an empty handler's",
+            f"{name}: requests/s, of those of `{empty}`",
             _ratio(runs, ours, empty, "rate"),
             part,
             at_least=True,
@@ -75,7 +75,13 @@ TRANSPORTS: Final[Mapping[str, tuple[str, str, float, float | None, float]]] = {
         1 / 3,
         0.75,
     ),
-    f"transport grpcio, {sides.workers(sides.CORES)}": (sides.OURS_ALL, sides.EMPTY_ALL, 1.0, None, 0.8),
+    f"transport grpcio, {sides.workers(sides.CORES)}": (
+        sides.OURS_ALL,
+        sides.EMPTY_ASYNCIO,
+        1.0,
+        None,
+        0.8,
+    ),
 }
 """Our side, the empty handler, and the limits: times Cerbos, CPU of Cerbos's, part of the empty handler."""
 

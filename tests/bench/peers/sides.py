@@ -20,7 +20,7 @@ from extauthz import config, hosted
 from extauthz.transport import envoy
 from extauthz.transport.address import Address
 from extauthz.transport.calls import Options
-from tests.bench.empty_server import LISTENING
+from tests.bench.empty_server import ASYNCIO, LISTENING, OURS
 from tests.bench.h2load import LoadError
 from tests.bench.peers import build, expenses, gateway
 from tests.bench.processes import StartError, await_ready, listens, running
@@ -168,15 +168,16 @@ def _says_200(url: str) -> bool:
 
 
 @contextmanager
-def _empty(place: Place, workers: int) -> Iterator[Server]:
+def _empty(place: Place, workers: int, transport: str = OURS) -> Iterator[Server]:
     """Run empty handlers that share a port, as workers do."""
     port = free_port()
-    directory = place.folder(f"empty-{workers}")
+    directory = place.folder(f"empty-{transport}-{workers}")
     with ExitStack() as stack:
         pids = []
         for number in range(workers):
             log = directory / f"{number}.log"
-            process = stack.enter_context(running([sys.executable, str(EMPTY), str(port)], log))
+            command = [sys.executable, str(EMPTY), transport, str(port)]
+            process = stack.enter_context(running(command, log))
             await_ready(process, log, lambda log=log: LISTENING in log.read_text())  # type: ignore[misc] # mypy cannot infer a lambda with a default
             pids.append(process.pid)
         asked = expenses.ext_authz(place.bearer)
@@ -293,6 +294,7 @@ OURS_ENVOY: Final = f"extauthz, envoy, {workers(ENVOYS)}"
 OURS_SOCKET: Final = f"extauthz, envoy, unix socket, {workers(1)}"
 OURS_INSIDE: Final = "extauthz, in the gateway"
 EMPTY_ALL: Final = f"empty, grpcio, {workers(CORES)}"
+EMPTY_ASYNCIO: Final = f"empty, grpcio's own asyncio server, {workers(CORES)}"
 OURS_ONE: Final = f"extauthz, grpcio, {workers(1)}"
 OURS_ALL: Final = f"extauthz, grpcio, {workers(CORES)}"
 CERBOS_GRPC: Final = "Cerbos, gRPC"
@@ -303,6 +305,7 @@ OPA_AUTHZ: Final = "OPA as ext_authz server"
 SIDES: Final = (
     Side(EMPTY_ONE, partial(_empty, workers=1)),
     Side(OURS_ONE, partial(_extauthz, transport=GRPCIO, workers=1)),
+    Side(EMPTY_ASYNCIO, partial(_empty, workers=CORES, transport=ASYNCIO)),
     Side(EMPTY_ALL, partial(_empty, workers=CORES)),
     Side(
         OURS_ALL,
