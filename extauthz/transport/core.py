@@ -79,8 +79,8 @@ class Core:
         self._on_call = on_call
         self._unary = {path.encode(): on_message for path, on_message in unary.items()}
         self._thread = threading.Thread(target=self._serve, name="gRPC", daemon=True)
-        self.event: Event | None = None
-        """What is being handled now."""
+        self.event: Event | BaseException | None = None
+        """What is being handled now; what ended the thread, if it should ever end so, for good."""
         self._is_open = False
         self._opening = threading.Lock()
         """Held by other threads while they use the core, and to end: what has ended must not be used."""
@@ -120,6 +120,15 @@ class Core:
                 self._server.cancel_all_calls()
 
     def _serve(self) -> None:
+        try:
+            self._handle_events()
+        except BaseException as error:
+            self.event = error
+            logger.critical("calls are not answered any more", exc_info=error)
+        finally:
+            self.ended.set()
+
+    def _handle_events(self) -> None:
         poll = self._queue.poll
         while True:
             self.event = event = poll()
@@ -146,7 +155,6 @@ class Core:
             self._queue.shutdown()
         while self._queue.poll().tag is not None:
             pass
-        self.ended.set()
 
     def _await_call(self) -> None:
         try:

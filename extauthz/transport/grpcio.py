@@ -166,7 +166,7 @@ class GrpcServer:
         await self._end(max(until - loop.time(), SETTLED))
 
     async def turn(self) -> None:
-        """Return when the thread of the server has done what it is doing now."""
+        """Return when the thread of the server has done what it is doing now; never, if it has failed."""
         event = self._core.event
         while event is not None and self._core.event is event:
             await asyncio.sleep(LOOK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tests.extauthz.requests import check_request
 from tests.extauthz.service import ask, service, user_token
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from envoy_data_plane.envoy.service.auth import v3 as auth
 
@@ -122,6 +123,24 @@ def test_what_goes_wrong_ends_as_the_table_says(name: str, shared: Shared) -> No
         problem = json.loads(refusal.body)
         assert (problem["status"], problem["reason"]) == (case["status"], case["reason"])
         assert problem["decisionId"] == metadata(answer)["decision_id"]
+
+
+async def test_several_threads_may_ask(tmp_path: Path) -> None:
+    """Whichever threads ask at the same time, each answer has an id of its own and every one is counted."""
+    request = check_request("GET", f"{URL}/nothing/like/that", [])
+
+    def ask_often(check: Callable[[bytes], bytes]) -> list[bytes]:
+        return [check(request) for _ in range(1000)]
+
+    async with service(tmp_path) as made:
+        before, interval = sum(made.authorizer.answered.values()), sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [asyncio.to_thread(ask_often, made.authorizer.check) for _ in range(4)]  # type: ignore[arg-type]  # nothing is awaited for it
+            answers = [answer for answers in await asyncio.gather(*threads) for answer in answers]
+        finally:
+            sys.setswitchinterval(interval)
+        assert len(set(answers)) == len(answers) == sum(made.authorizer.answered.values()) - before
 
 
 async def test_an_allow_tells_the_upstream_who_asks_and_why(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extauthz.readiness import Status
 from extauthz.transport.address import Address, ListenError
 from extauthz.transport.calls import SERVICE, Options
+from extauthz.transport.core import Core
 from extauthz.transport.grpcio import GrpcServer, arguments
 
 if TYPE_CHECKING:
@@ -137,6 +138,16 @@ async def test_a_check_that_hangs_is_seen() -> None:
         release.set()
         await asyncio.wait_for(it.server.turn(), 5)
         assert await call == b"answer to question"
+
+
+async def test_a_thread_that_has_failed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the server's thread ever end by a failure, ``/healthz`` has no answer, and a stop does not wait."""
+    monkeypatch.setattr(Core, "_handle_events", lambda _: 1 // 0)
+    async with serving(echo) as it:
+        await asyncio.to_thread(it.server._core.ended.wait, 5)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(it.server.turn(), 0.2)
+        await asyncio.wait_for(it.server.stop(), 5)
 
 
 async def test_an_end_under_load_is_an_end() -> None:
