@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,18 @@ from envoy_data_plane.envoy.config.core.v3 import HeaderValueOptionHeaderAppendA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extauthz import wire
 from tests.extauthz.key_server import fault_server, hang, response
 from tests.extauthz.requests import check_request
 from tests.extauthz.service import ask, service, user_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from envoy_data_plane.envoy.service.auth import v3 as auth
 
     from extauthz.app import App
+    from extauthz.request import HttpRequest, Limits
 
 FAILURES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "failures.yaml").read_text())
 URL = "https://api.example.com"
@@ -125,22 +127,26 @@ def test_what_goes_wrong_ends_as_the_table_says(name: str, shared: Shared) -> No
         assert problem["decisionId"] == metadata(answer)["decision_id"]
 
 
-async def test_several_threads_may_ask(tmp_path: Path) -> None:
-    """Whichever threads ask at the same time, each answer has an id of its own and every one is counted."""
+async def test_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever threads ask, one request is attempted at a time; each has its answer, and is counted."""
     request = check_request("GET", f"{URL}/nothing/like/that", [])
+    decode, inside, seen = wire.decode, 0, set[int]()
 
-    def ask_often(check: Callable[[bytes], bytes]) -> list[bytes]:
-        return [check(request) for _ in range(1000)]
+    def slowly(data: bytes, limits: Limits) -> HttpRequest:
+        nonlocal inside
+        inside += 1
+        seen.add(inside)
+        time.sleep(0.001)
+        inside -= 1
+        return decode(data, limits)
 
     async with service(tmp_path) as made:
-        before, interval = sum(made.authorizer.answered.values()), sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            threads = [asyncio.to_thread(ask_often, made.authorizer.check) for _ in range(4)]  # type: ignore[arg-type]  # nothing is awaited for it
-            answers = [answer for answers in await asyncio.gather(*threads) for answer in answers]
-        finally:
-            sys.setswitchinterval(interval)
-        assert len(set(answers)) == len(answers) == sum(made.authorizer.answered.values()) - before
+        before = sum(made.authorizer.answered.values())
+        monkeypatch.setattr(wire, "decode", slowly)
+        asked = (asyncio.to_thread(made.authorizer.check, request) for _ in range(40))
+        answers = await asyncio.gather(*asked)
+        assert seen == {1}
+        assert len({*answers}) == 40 == sum(made.authorizer.answered.values()) - before
 
 
 async def test_an_allow_tells_the_upstream_who_asks_and_why(tmp_path: Path) -> None:

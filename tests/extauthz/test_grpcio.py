@@ -141,7 +141,7 @@ async def test_a_check_that_hangs_is_seen() -> None:
 
 
 async def test_a_thread_that_has_failed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should the server's thread ever end by a failure, ``/healthz`` has no answer, and a stop does not wait."""
+    """Should the server's thread fail, ``/healthz`` has no answer any more, and a stop does not wait."""
     monkeypatch.setattr(Core, "_handle_events", lambda _: 1 // 0)
     async with serving(echo) as it:
         await asyncio.to_thread(it.server._core.ended.wait, 5)
