@@ -22,6 +22,13 @@ T = TypeVar("T")
 JITTER = 0.1
 """The part of an interval by which it is varied, so that many replicas do not ask at the same moment."""
 
+_chance = random.Random()  # noqa: S311 - no secret; of our own, as a program may count on the common one
+
+
+def varied(interval: float) -> float:
+    """Return *interval*, a little longer or shorter each time."""
+    return interval * _chance.uniform(1 - JITTER, 1 + JITTER)
+
 
 @dataclass(slots=True)
 class Looks:
@@ -74,7 +81,7 @@ class Poller:
             self._thread.join(timeout)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._interval * random.uniform(1 - JITTER, 1 + JITTER)):  # noqa: S311 - no secret
+        while not self._stop.wait(varied(self._interval)):
             try:
                 self._call()
             except Exception:  # whatever it is, the next look may find all well again

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from engine.storage.polling import JITTER
+from engine.storage.polling import varied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +62,7 @@ class Lookout:
     def _wait(self) -> float | None:
         if not self._interval:
             return None
-        return self._interval * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
+        return varied(self._interval)
 
     def _settle(self) -> None:
         """Wait for the end of a burst."""
