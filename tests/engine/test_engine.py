@@ -240,7 +240,10 @@ def test_answers_belong_to_the_old_or_the_new_policies(tmp_path: Path) -> None:
         {f"p{n}": policy(effect, f"k{n}", word) for n in range(5)}
         for effect, word in (("ALLOW", "old"), ("DENY", "new"))
     ]
-    write(tmp_path, states[0])
+    folder, beside = tmp_path / "policies", tmp_path / "beside"
+    folder.mkdir()
+    beside.mkdir()
+    write(folder, states[0])
     asked = [CheckInput(Principal("ann", ("user",)), Resource(f"k{n}", "1"), ("read",)) for n in range(5)]
     answers: set[tuple[Any, ...]] = set()
     done = threading.Event()
@@ -252,12 +255,14 @@ def test_answers_belong_to_the_old_or_the_new_policies(tmp_path: Path) -> None:
                 tuple((d.actions["read"].effect, *(out.value for out in d.outputs)) for d in decisions)
             )
 
-    with Engine.from_directory(tmp_path, watch=True) as engine:
+    with Engine.from_directory(folder, watch=True) as engine:
         thread = threading.Thread(target=keep_asking, args=(engine,))
         thread.start()
         try:
             for turn in range(1, 5):
-                write(tmp_path, states[turn % 2])
+                write(beside, states[turn % 2])
+                for file in sorted(beside.iterdir()):  # at once: a store cannot know of what is still to come
+                    file.replace(folder / file.name)
                 expected = (Effect.ALLOW, Effect.DENY)[turn % 2]
                 wait_until(engine, "k4", expected)
         finally:
