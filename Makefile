@@ -8,7 +8,7 @@ STORES := .peers/go/.ready
 PEERS  := .peers/go/bin/opa-authz
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench bench-peers oracle stores differential clean
+.PHONY: help demo test check lint types bench bench-peers oracle stores differential schemas clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -101,7 +101,6 @@ class GrpcApplication(Handlers):
         services: Services | None = None,
     ) -> None:
         super().__init__(authorizer, readiness, services)
-        self._authorize = authorizer.check
         self._max_bytes = (options or Options()).max_receive_bytes
         self._start = _USUAL_START
 

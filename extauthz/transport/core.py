@@ -187,7 +187,7 @@ class Core:
         operations = (
             _SendInitial(initial, _FLAGS),
             _SendMessage(message, _FLAGS),
-            _SendStatus(None, _OK, b"", _FLAGS),
+            _well(),
             _ReceiveClose(_FLAGS),
         )
         if self._held is None:
@@ -251,6 +251,10 @@ NO_MESSAGE: Final = Refusal(INTERNAL, "no message")
 
 def _nothing(event: Event) -> None:
     """Take an event that says nothing new."""
+
+
+def _well() -> Any:
+    return _SendStatus(None, _OK, b"", _FLAGS)
 
 
 def _status(refusal: Refusal) -> Any:
@@ -327,10 +331,8 @@ class CoreCall:
 
     async def answer(self, message: bytes, initial: Pairs) -> None:
         """Send the one answer of a unary call; *initial* is metadata that goes before it."""
-        status = _SendStatus(None, _OK, b"", _FLAGS)
-        self._core.finish(
-            self._arrival, (_SendInitial(initial, _FLAGS), _SendMessage(message, _FLAGS), status)
-        )
+        operations = (_SendInitial(initial, _FLAGS), _SendMessage(message, _FLAGS), _well())
+        self._core.finish(self._arrival, operations)
 
     async def stream(self, message: bytes) -> None:
         """Send one of several answers."""
@@ -338,7 +340,7 @@ class CoreCall:
 
     async def end(self) -> None:
         """End the answers of :meth:`stream` well."""
-        self._core.finish(self._arrival, (*self._start(()), _SendStatus(None, _OK, b"", _FLAGS)))
+        self._core.finish(self._arrival, (*self._start(()), _well()))
 
     async def refuse(self, refusal: Refusal, initial: Pairs = ()) -> None:
         """End the call with an error."""

@@ -151,19 +151,18 @@ class GrpcServer:
         answered as before: whoever routes to us (health checks, Kubernetes endpoints) has time to stop. When
         it is quiet, or half of the time has passed, clients get GOAWAY and what is under way gets the rest.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
+        until = self._loop.time() + timeout
         self.calls.leave()
         self._initial = self.calls.leaving
-        await self._until_quiet(QUIET, loop.time() + timeout / 2)
+        await self._until_quiet(QUIET, self._loop.time() + timeout / 2)
         # gRPC core drops, as CANCELLED, every request that comes between the start of its shutdown and the
         # client's receipt of GOAWAY (grpc/grpc#41785). Clients wait for answers before they ask again: with
         # answers held back for a moment hardly a request comes in that gap.
         self._core.hold()
         self.calls.end()
-        await self._until_quiet(SETTLED, loop.time() + HOLD)
-        loop.call_later(SETTLED, self._core.release)
-        await self._end(max(until - loop.time(), SETTLED))
+        await self._until_quiet(SETTLED, self._loop.time() + HOLD)
+        self._loop.call_later(SETTLED, self._core.release)
+        await self._end(max(until - self._loop.time(), SETTLED))
 
     async def turn(self) -> None:
         """Return when the thread of the server has done what it is doing now; never, if it has failed."""
@@ -173,11 +172,10 @@ class GrpcServer:
 
     async def _until_quiet(self, span: float, deadline: float) -> None:
         """Return when no Check has arrived for *span* seconds, or at *deadline*."""
-        loop = asyncio.get_running_loop()
         seen = -1
-        while seen != self.calls.received and loop.time() < deadline:
+        while seen != self.calls.received and self._loop.time() < deadline:
             seen = self.calls.received
-            await asyncio.sleep(min(span, max(deadline - loop.time(), 0)))
+            await asyncio.sleep(min(span, max(deadline - self._loop.time(), 0)))
 
     async def stop(self) -> None:
         """End at once: requests under way get an error."""
