@@ -333,8 +333,8 @@ class _State:
             return None
         if not known.is_sound(policy, _contents(policy, needs)):
             return None
-        unit = _Unit(self, policy, known)
-        return _Kept((), needs, unit.scope, _Waiting.of(unit), sound=True)
+        made = functools.partial(_Unit, self, policy, known)
+        return _Kept((), needs, made().scope, _Waiting.of(policy, made), sound=True)
 
     def _compile(self, policy: p.Policy, needs: tuple[p.Policy | None, ...]) -> _Kept:
         unit = _Unit(self, policy)
@@ -499,15 +499,16 @@ class _Waiting(CompiledPolicy):
 
     __slots__ = ("_unit",)
 
-    _unit: _Unit | None
+    _unit: Callable[[], _Unit] | None
+    """Begins to compile it: anew each time, should it fail for a passing reason; ``None`` when it is done."""
+
     _COMPILED = ("rules", "derived_roles")
     _one_at_a_time = threading.RLock()
 
     @classmethod
-    def of(cls, unit: _Unit) -> _Waiting:
-        """Make one of a policy that is known to be sound."""
-        policy: Any = unit.policy
-        body: p.ResourcePolicy = policy.body
+    def of(cls, policy: p.Policy, unit: Callable[[], _Unit]) -> _Waiting:
+        """Make one of a resource policy that is known to be sound."""
+        body: Any = policy.body
         made = cls.__new__(cls)
         known = {
             "policy": policy,
@@ -528,9 +529,8 @@ class _Waiting(CompiledPolicy):
         if name not in self._COMPILED:
             raise AttributeError(name)
         with self._one_at_a_time:
-            unit = self._unit
-            if unit is not None:
-                self._compile(unit)
+            if self._unit is not None:
+                self._compile(self._unit())
         return object.__getattribute__(self, name)
 
     def _compile(self, unit: _Unit) -> None:

@@ -152,6 +152,20 @@ def test_what_waits_is_compiled_once_for_all_who_ask(tmp_path: Path, files: dict
             assert len({asked.result() for asked in [pool.submit(ask) for _ in range(4)]}) == 1
 
 
+def test_what_waits_is_compiled_when_a_passing_failure_has_passed(
+    tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    """An attempt that was interrupted leaves nothing behind that the next one would stumble over."""
+    cache = tmp_path / "cache"
+    Loader(Settings(), cache=cache).table(Snapshot(files))
+    policy = next(iter(Loader(Settings(), cache=cache).table(Snapshot(files)).policies.values()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.compile.selector", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            policy.rules  # noqa: B018  # asking is what counts
+    assert len(policy.rules) == 1
+
+
 def test_nothing_is_decided_by_what_was_not_sound_after_all(tmp_path: Path, files: dict[str, bytes]) -> None:
     """A judgement that is wrong, however that came about, ends in an exception and not in a decision."""
     cache = tmp_path / "cache"
