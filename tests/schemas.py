@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from envoy_data_plane.cel.expr import CheckedExpr, ParsedExpr
 from envoy_data_plane.envoy.service.auth import v3 as auth
 
-from engine.schemas_of_messages import schema
+from tests.message_schemas import schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from envoy_data_plane.envoy.service.auth import v3 as auth
 
-from engine.schemas_of_messages import fast_classes
 from extauthz import wire
 from extauthz.request import canonical_target, careful_target
 from extauthz.response import Allow, Deny, GrpcCode, Header
 from tests.bench.measure import Case, Measurement, paired
 from tests.extauthz.requests import check_request
+from tests.message_schemas import fast_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

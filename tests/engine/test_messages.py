@@ -19,9 +19,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import schemas_of_messages as messages
-from engine.schemas_of_messages import fast_classes
+from tests import message_schemas as messages
 from tests import schemas
+from tests.message_schemas import fast_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,9 @@ from cerbos.request.v1 import request_pb2
 from cerbos.response.v1 import response_pb2
 from envoy_data_plane.envoy.service.auth import v3 as auth
 
-from engine.schemas_of_messages import fast_classes
 from tests.bench.service import URL, request
 from tests.bench.wire import BROWSER
+from tests.message_schemas import fast_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
