@@ -2,12 +2,11 @@
 
 grpcio's own servers hand each event of a call on: ``grpc.aio`` to an event loop, ``grpc.server`` to a pool of
 threads. Where the answer takes a few microseconds that is nearly all of the work. Here the thread that takes
-the events from the queue also answers: a request of 900 bytes with an empty answer takes 31-37 us of
-processor time, with ``grpc.aio`` on uvloop 190-210 us (h2load, 64 in flight, two processors).
+the events from the queue also answers: an empty answer takes 27-30 us of processor time, with ``grpc.aio`` on
+uvloop 180-210 us (h2load, 64 in flight, two processors).
 
 It is made of ``grpc._cython.cygrpc``, which both of grpcio's servers are made of and which is not documented:
-this module is the only one that knows of it, and the range of versions in pyproject.toml is what it was
-tested with.
+this module is the only one that knows of it. The contract tests have run with grpcio 1.70, 1.83 and 1.85.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AWAITED: Final = 64
-"""Calls that may arrive before the first of them is looked at, without waiting in the core: an empty handler
-answers 38,000 calls a second with one, 48,000 with 64."""
+"""Calls that may arrive before the first of them is looked at, without waiting in the core: in the first trial
+an empty handler answered 38,000 calls a second with one, 48,000 with 64."""
 
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 """Read when gRPC begins its work. Without it four threads of the core read from connections and pass on what
