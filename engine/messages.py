@@ -1,7 +1,7 @@
 """Fast protobuf classes, made of schemas that stand beside the modules that use them.
 
-``make schemas`` writes the schemas, from what ``envoy-data-plane`` says of the messages. The descriptors live in
-pools of our own: another package may register the same protos in the default pool.
+``make schemas`` writes the schemas, from what ``envoy-data-plane`` says of the messages. The descriptors live
+in pools of our own: another package may register the same protos in the default pool.
 """
 
 from __future__ import annotations
