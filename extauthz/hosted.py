@@ -21,7 +21,7 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import orjson
@@ -30,13 +30,13 @@ from extauthz import logs
 from extauthz.board import Board
 from extauthz.certificates import Certificates
 from extauthz.transport.address import Address, listen
-from extauthz.transport.asgi import GrpcApplication
+from extauthz.transport.asgi import GrpcApplication, WithoutTask, task_unless_begun
 from extauthz.transport.calls import QUIET, Options
 from extauthz.transport.envoy import PYTHON
 from extauthz.worker import Ports, StartError, Worker, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from extauthz.config import Server
     from extauthz.readiness import Readiness
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from extauthz.worker import App
 
     Load = Callable[[], "Loaded"]
+    Answering = Coroutine[Any, Any, None] | WithoutTask
 
 logger = logging.getLogger(__name__)
 
@@ -209,10 +210,10 @@ class Hosted:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._grpc: Callable[[Scope, Receive, Send], Awaitable[None]] = _not_started
+        self._grpc: Callable[[Scope, Receive, Send], Answering] = _not_started
         self._port: HostedPort | None = None
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Answering:
         """Answer a call, or live (ASGI)."""
         if scope["type"] == "http":
             return self._grpc(scope, receive, send)
@@ -254,7 +255,8 @@ class Hosted:
         def grpc(authorizer: Authorizer, readiness: Readiness, services: Services | None) -> HostedPort:
             options = Options(max_receive_bytes=settings.advanced.grpc.max_recv_msg_size_bytes)
             application = GrpcApplication(authorizer, readiness, options=options, services=services)
-            self._grpc = application.__call__
+            self._grpc = application.begin
+            asyncio.get_running_loop().set_task_factory(task_unless_begun)  # type: ignore[arg-type]  # of a task, pyvoy uses what the other has
             self._port = HostedPort(application, None if place is None else place.admin)
             return self._port
 

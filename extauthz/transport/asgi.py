@@ -1,8 +1,8 @@
 """gRPC over ASGI, for a server that passes HTTP/2 trailers on: pyvoy, inside an Envoy.
 
 The server speaks HTTP/2; what gRPC lays on top is done here: message frames, status and trailers, deadlines,
-limits (grpc/doc/PROTOCOL-HTTP2.md). A Check that is answered at once takes a short way with nothing on it
-that can be left out; everything else, refusals too, takes the general one.
+limits (grpc/doc/PROTOCOL-HTTP2.md). With pyvoy, a Check that is answered at once takes a short way with
+nothing on it that can be left out, not even a task; everything else, refusals too, takes the general one.
 
 Nothing but an answer of the authorizer's, or of a service's, ends with the status OK.
 """
@@ -16,7 +16,7 @@ import logging
 import re
 import struct
 import urllib.parse
-from types import CoroutineType
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from extauthz.transport.calls import CHECK_FAILED, LEAVING, PEER, Options, Refusal, Services
@@ -32,7 +32,15 @@ from extauthz.transport.handlers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Mapping,
+        MutableMapping,
+    )
 
     from extauthz.readiness import Readiness
     from extauthz.transport.calls import Authorizer, Pairs
@@ -48,6 +56,10 @@ logger = logging.getLogger(__name__)
 GONE_INTERVAL: Final = 0.25
 """Seconds between two looks whether a client still waits for an answer that takes long. pyvoy tells only when
 it is asked: as long as the client is there, ``receive`` gives the end of the request again and again."""
+
+TOGETHER: Final = 8
+"""Answers that are sent one after the other, so that Envoy's thread is woken once for them all. More of them
+would have the two threads wait for each other."""
 
 _PREFIX: Final = struct.Struct(">BI")
 """Of a message: whether it is compressed, and its length in bytes."""
@@ -103,13 +115,37 @@ class GrpcApplication(Handlers):
         super().__init__(authorizer, readiness, services)
         self._max_bytes = (options or Options()).max_receive_bytes
         self._start = _USUAL_START
+        self._loop = asyncio.get_running_loop()
+        self._expected = 0
+        """Checks whose message has not come yet."""
+        self._answers: list[tuple[Send, Message]] = []
+        """To be sent, soon or with others."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one call (ASGI, type ``http``)."""
-        if scope["path"] != CHECK_PATH:
-            await self._general(_Call(scope, receive, send, self._max_bytes))
-            return
-        event = await receive()
+        """Answer one call (ASGI, type ``http``), whatever server it is that asks."""
+        await self._general(_Call(scope, receive, send, self._max_bytes))
+
+    def begin(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None] | WithoutTask:
+        """Answer one call of pyvoy's, on a loop whose tasks :func:`task_unless_begun` makes.
+
+        pyvoy passes no coroutines: its ``send`` has sent when it returns, its ``receive`` has asked and gives
+        a future. Only a request without a body it describes at once, as often as it is asked.
+        """
+        if scope["path"] == CHECK_PATH:
+            receiving = receive()
+            if isinstance(receiving, asyncio.Future):
+                self._expected += 1
+                receiving.add_done_callback(partial(self._received, scope, receive, send))
+                return WITHOUT_TASK
+        return self._general(_Call(scope, receive, send, self._max_bytes))
+
+    def _received(
+        self, scope: Scope, receive: Receive, send: Send, receiving: asyncio.Future[Message]
+    ) -> None:
+        """Answer a Check, of which a part or all has come."""
+        self._expected -= 1
+        event = receiving.result()
         frame: bytes = event.get("body", b"")
         size = len(frame) - 5
         headers = scope["headers"]
@@ -122,7 +158,7 @@ class GrpcApplication(Handlers):
             or _TRAILERS not in headers
             or scope["method"] != "POST"
         ):
-            await self._general(_Call(scope, receive, send, self._max_bytes, event))
+            self._go_on(self._general(_Call(scope, receive, send, self._max_bytes, event)))
             return
         self.received += 1
         try:
@@ -130,22 +166,41 @@ class GrpcApplication(Handlers):
         except FAILURES:
             logger.exception("a check failed; the client gets an error, not an answer")
             call = _Call(scope, receive, send, self._max_bytes)
-            await call.refuse(Refusal(INTERNAL, CHECK_FAILED), self.leaving)
+            self._go_on(call.refuse(Refusal(INTERNAL, CHECK_FAILED), self.leaving))
             return
-        if type(answer) is bytes and answer:
-            body = {"type": "http.response.body", "body": _pack(0, len(answer)) + answer}
-            sending = send(self._start)
-            if type(sending) is CoroutineType:
-                await sending
-                await send(body)
-                await send(_OK)
-                return
-            # pyvoy's are no coroutines: the call has sent, and there is nothing to wait for until more than
-            # one part of a body is sent. An error would say that the client has gone.
-            send(body)
-            send(_OK)
+        if type(answer) is not bytes or not answer:
+            call = _Call(scope, receive, send, self._max_bytes)
+            self._go_on(self._general(call, self.later(answer)))
             return
-        await self._general(_Call(scope, receive, send, self._max_bytes), self.later(answer))
+        answers = self._answers
+        answers.append((send, {"type": "http.response.body", "body": _pack(0, len(answer)) + answer}))
+        if not self._expected or len(answers) == TOGETHER:
+            self._send()
+        elif len(answers) == 1:
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        """Send what has been answered. There is nothing to wait for: of each body it is the only part."""
+        start = self._start
+        answers, self._answers = self._answers, []
+        for send, body in answers:
+            try:
+                send(start)
+                send(body)
+                send(_OK)
+            except Exception:  # the others are to have theirs
+                logger.exception("an answer could not be sent")
+
+    def _go_on(self, answering: Coroutine[Any, Any, None]) -> None:
+        """Let a call that was begun without a task have one."""
+        task = self._loop.create_task(answering)
+        self._tasks.add(task)  # the loop would not keep it
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("a call could not be answered: %r", task.exception())
 
     async def _general(self, call: _Call, handler: Handler | None = None) -> None:
         """Answer *call* with what its path says, or with *handler*, if it is one of gRPC's."""
@@ -160,6 +215,34 @@ class GrpcApplication(Handlers):
         """From now on tell Envoy with every answer that this host is going; health says NOT_SERVING."""
         super().leave()
         self._start = _LAST_START
+
+
+# --- a call without a task --------------------------------------------------------------------------------
+
+
+class WithoutTask:
+    """What stands for the task of a call that needs none, as far as pyvoy looks at it."""
+
+    def add_done_callback(self, callback: object) -> None:
+        """Forget *callback*: it would tell pyvoy of a failure, and ours are answers too."""
+
+
+WITHOUT_TASK: Final = WithoutTask()
+
+
+def task_unless_begun(
+    loop: asyncio.AbstractEventLoop,
+    answering: Coroutine[Any, Any, Any] | WithoutTask,
+    **options: Any,
+) -> asyncio.Task[Any] | WithoutTask:
+    """Make the task of a coroutine; :meth:`GrpcApplication.begin` has none (a task factory of asyncio's).
+
+    pyvoy gives whatever the application returns to ``loop.create_task``. A task is a coroutine, two turns of
+    the loop and a callback more than a call needs that is answered at once.
+    """
+    if isinstance(answering, WithoutTask):
+        return answering
+    return asyncio.Task(answering, loop=loop, **options)
 
 
 # --- a call -----------------------------------------------------------------------------------------------
