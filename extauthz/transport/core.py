@@ -44,6 +44,11 @@ logger = logging.getLogger(__name__)
 AWAITED: Final = 64
 """Calls that may arrive before the first of them is looked at, without waiting in the core: in the first
 trial an empty handler answered 38,000 calls a second with one, 48,000 with 64."""
+TOGETHER: Final = 8
+"""Answers that are sent one after the other. Checks find what they need in the processor's caches then, and so
+does what sends; the client is woken less often. A Check takes 50 us of processor time so, not 68."""
+AT_ONCE: Final = 0.0
+"""Until when to wait for an event that is there or is not: this time is over."""
 
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 """Read when gRPC begins its work. Without it four threads of the core read from connections and pass on what
@@ -51,6 +56,7 @@ they have read; so the thread of the server reads itself: a Check takes 66 us of
 
 _FLAGS: Final = 0
 _OK: Final = cygrpc.StatusCode.ok
+_TIMEOUT: Final = cygrpc.CompletionType.queue_timeout
 _SendInitial: Final = cygrpc.SendInitialMetadataOperation
 _SendMessage: Final = cygrpc.SendMessageOperation
 _SendStatus: Final = cygrpc.SendStatusFromServerOperation
@@ -80,6 +86,10 @@ class Core:
         self._thread = threading.Thread(target=self._serve, name="gRPC", daemon=True)
         self.event: Event | BaseException | None = None
         """What is being handled now; what ended the thread, if it should ever end so, for good."""
+        self._expected = 0
+        """Unary calls whose message has not come yet."""
+        self._answers: list[tuple[Arrival, Operations]] = []
+        """To be sent before the thread waits for anything."""
         self._is_open = False
         self._opening = threading.Lock()
         """Held by other threads while they use the core, and to end: what has ended must not be used."""
@@ -128,9 +138,8 @@ class Core:
             self.ended.set()
 
     def _handle_events(self) -> None:
-        poll = self._queue.poll
         while True:
-            self.event = event = poll()
+            self.event = event = self._next_event()
             tag = event.tag
             if tag is None:  # the queue has ended
                 self.event = None
@@ -142,12 +151,32 @@ class Core:
             # A reference to a call that has ended would keep the core from letting its connection go.
             self.event = event = tag = None
 
+    def _next_event(self) -> Event:
+        """Wait for an event. Answers are sent first, unless more of them seem to be coming at once."""
+        if self._answers:
+            if self._expected and len(self._answers) < TOGETHER:
+                event = self._queue.poll(AT_ONCE)
+                if event.completion_type != _TIMEOUT:
+                    return event
+            self._send_answers()
+        return self._queue.poll()
+
+    def _send_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        for arrival, operations in answers:
+            try:
+                arrival.call.start_server_batch(operations, _nothing)
+            except Exception:  # the others are to have theirs
+                logger.exception("an answer could not be sent")
+
     def _end(self, event: Event) -> None:
         """Take the event that all is over, and end the queue.
 
-        There may be events of cancelled calls in it. They concern nobody, and nothing may be begun any more.
+        There may be events of cancelled calls in it, and answers to such calls. They concern nobody, and
+        nothing may be begun any more.
         """
         del event
+        self._answers.clear()
         with self._opening:
             self._is_open = False
             self._server.destroy()
@@ -171,10 +200,12 @@ class Core:
         if on_message is None:
             self._on_call(arrival)
         else:
+            self._expected += 1
             received = functools.partial(self._receive, arrival, on_message)
             arrival.call.start_server_batch((_ReceiveMessage(_FLAGS),), received)
 
     def _receive(self, arrival: Arrival, on_message: OnMessage, event: Event) -> None:
+        self._expected -= 1
         message = event.batch_operations[0].message()
         if message is None:  # or it could not be read, or the client has gone: then this goes nowhere
             self.refuse(arrival, NO_MESSAGE)
@@ -190,7 +221,7 @@ class Core:
             _ReceiveClose(_FLAGS),
         )
         if self._held is None:
-            arrival.call.start_server_batch(operations, _nothing)
+            self._answers.append((arrival, operations))
         else:
             self._hold(arrival, operations)
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import h2.config
 import h2.connection
 import h2.events
 
 from tests.extauthz.processes import METHOD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PATIENCE = 3.0
 """Seconds without a word of the server after which there is no answer."""
@@ -49,19 +54,35 @@ def asked(
     headers: dict[str, str | None] | None = None,
 ) -> Answered:
     """Send *chunks*, each in a DATA frame, and return what came; a header that is None is left out."""
-    host, _, port = address.rpartition(":")
     usual: dict[str, str | None] = {"content-type": "application/grpc", "te": "trailers"}
     wanted = {**usual, **(headers or {})}
     pseudo = [(":method", method), (":scheme", "http"), (":authority", address), (":path", path)]
     sent = [*pseudo, *((name, value) for name, value in wanted.items() if value is not None)]
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
-        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        connection.initiate_connection()
+    with _connected(address) as (connection, wire):
         connection.send_headers(1, sent, end_stream=not chunks)
         for index, chunk in enumerate(chunks, 1):
             connection.send_data(1, chunk, end_stream=index == len(chunks))
         wire.sendall(connection.data_to_send())
         return _answered(connection, wire)
+
+
+@contextmanager
+def begun(address: str) -> Iterator[None]:
+    """Begin a call, and say nothing more."""
+    pseudo = [(":method", "POST"), (":scheme", "http"), (":authority", address), (":path", METHOD)]
+    with _connected(address) as (connection, wire):
+        connection.send_headers(1, [*pseudo, ("content-type", "application/grpc"), ("te", "trailers")])
+        wire.sendall(connection.data_to_send())
+        yield
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[tuple[h2.connection.H2Connection, socket.socket]]:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        connection.initiate_connection()
+        yield connection, wire
 
 
 def _answered(connection: h2.connection.H2Connection, wire: socket.socket) -> Answered:

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.extauthz.processes import METHOD, Process, Start, waited
-from tests.extauthz.raw_grpc import Answered, asked, frame
+from tests.extauthz.raw_grpc import Answered, asked, begun, frame
 from tests.extauthz.serving import FAILURES
 
 if TYPE_CHECKING:
@@ -81,6 +81,23 @@ def test_many_at_once(it: Serving) -> None:
     """Requests that are under way at the same time on one connection get each its own answer."""
     calls = {b"%d" % number: it.call(b"%d" % number) for number in range(200)}
     assert all(call.result().split()[1] == request for request, call in calls.items())
+
+
+def test_a_call_that_says_nothing_holds_no_other_up(it: Serving) -> None:
+    """Answers may go out together, but none waits for a message that does not come."""
+    with begun(it.address):
+        assert it.ask() == b"question"
+        calls = [it.call(b"%d" % number) for number in range(3)]
+        assert [call.result().split()[1] for call in calls] == [b"0", b"1", b"2"]
+
+
+def test_a_check_that_fails_fails_alone(it: Serving) -> None:
+    """Of many that are under way, those that have an answer get it, whatever happens to others."""
+    calls = [it.call(b"raise" if number % 5 == 0 else b"%d" % number) for number in range(100)]
+    outcomes = [call.exception() or call.result().split()[1] for call in calls]
+    failed = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, grpc.RpcError)]
+    assert failed == list(range(0, 100, 5))
+    assert all(outcomes[number] == b"%d" % number for number in range(100) if number % 5)
 
 
 ONLY_ENVOY = pytest.mark.parametrize("it", ["envoy"], indirect=True, scope="module")

@@ -150,6 +150,22 @@ async def test_a_thread_that_has_failed_is_seen(monkeypatch: pytest.MonkeyPatch)
         await asyncio.wait_for(it.server.stop(), 5)
 
 
+def test_an_answer_that_cannot_be_sent_keeps_no_other_from_going() -> None:
+    """Of answers that go together one may fail: the others' clients wait, and the thread has to go on."""
+
+    class Arrived:
+        def __init__(self, begin: Callable[..., object]) -> None:
+            self.call = self
+            self.start_server_batch = begin
+
+    sent: list[object] = []
+    core = Core((), on_call=sent.append, unary={})
+    for begin in (lambda *begun: sent.append(begun), lambda *_: 1 / 0, lambda *begun: sent.append(begun)):
+        core.answer(Arrived(begin), b"answer", None)
+    core._send_answers()
+    assert len(sent) == 2
+
+
 async def test_an_end_under_load_is_an_end() -> None:
     """A server that is stopped while calls come ends; each call has its own answer, or an error."""
 
