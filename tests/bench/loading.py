@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.measure import Measurement
+from tests.bench.processes import compile_modules
 from tests.differential import oracle
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def policy(number: int, amount: int | None = None) -> str:
 def load(rounds: int) -> Iterator[Measurement]:
     """Measure starts, one change, and memory, for stores of several sizes."""
     del rounds  # a start takes seconds, not microseconds
+    compile_modules()
     for size in SIZES:
         with tempfile.TemporaryDirectory(prefix="policies-") as folder:
             directory = Path(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import signal
@@ -12,6 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import engine
+import extauthz
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,6 +93,16 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def compile_modules() -> None:
+    """Leave our modules compiled, as pip does when it installs them.
+
+    In a clone they may not be: every start would compile them anew where ``PYTHONDONTWRITEBYTECODE`` is set,
+    0.2 s of the 0.95 s that a server took.
+    """
+    for package in (engine, extauthz):
+        compileall.compile_dir(Path(package.__path__[0]), quiet=1)
 
 
 # --- accounts of the kernel -------------------------------------------------------------------------------

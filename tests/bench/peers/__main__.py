@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 from rich.console import Console
 
-from tests.bench import h2load
+from tests.bench import h2load, processes
 from tests.bench.peers import machine
 from tests.bench.peers.comparison import chosen, compare
 from tests.bench.peers.extent import FULL, QUICK, seconds
@@ -48,6 +48,7 @@ def main(*, quick: bool, path: Path | None, output: Path, only: tuple[str, ...])
         raise click.UsageError(f"no side has a name with {' or '.join(only)} in it")
     for number in ENDING:
         signal.signal(number, _leave)  # or the servers would stay
+    processes.compile_modules()
     console = Console()
     if not console.is_terminal:
         console.width = PAGE
