@@ -256,7 +256,7 @@ class Hosted:
             options = Options(max_receive_bytes=settings.advanced.grpc.max_recv_msg_size_bytes)
             application = GrpcApplication(authorizer, readiness, options=options, services=services)
             self._grpc = application.begin
-            asyncio.get_running_loop().set_task_factory(task_unless_begun)  # type: ignore[arg-type]  # of a task, pyvoy uses what the other has
+            asyncio.get_running_loop().set_task_factory(task_unless_begun)  # type: ignore[arg-type]  # no task: pyvoy needs none
             self._port = HostedPort(application, None if place is None else place.admin)
             return self._port
 

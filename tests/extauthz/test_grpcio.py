@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extauthz.readiness import Status
 from extauthz.transport.address import Address, ListenError
 from extauthz.transport.calls import SERVICE, Options
-from extauthz.transport.core import Core
+from extauthz.transport.core import TOGETHER, Core
 from extauthz.transport.grpcio import GrpcServer, arguments
 
 if TYPE_CHECKING:
@@ -150,20 +150,42 @@ async def test_a_thread_that_has_failed_is_seen(monkeypatch: pytest.MonkeyPatch)
         await asyncio.wait_for(it.server.stop(), 5)
 
 
+class Arrived:
+    """A call to be answered, as far as that goes."""
+
+    def __init__(self, begin: Callable[..., object]) -> None:
+        self.call = self
+        self.start_server_batch = begin
+
+
 def test_an_answer_that_cannot_be_sent_keeps_no_other_from_going() -> None:
     """Of answers that go together one may fail: the others' clients wait, and the thread has to go on."""
-
-    class Arrived:
-        def __init__(self, begin: Callable[..., object]) -> None:
-            self.call = self
-            self.start_server_batch = begin
-
     sent: list[object] = []
     core = Core((), on_call=sent.append, unary={})
     for begin in (lambda *begun: sent.append(begun), lambda *_: 1 / 0, lambda *begun: sent.append(begun)):
         core.answer(Arrived(begin), b"answer", None)
     core._send_answers()
     assert len(sent) == 2
+
+
+def test_events_without_end_hold_no_answer_up() -> None:
+    """Clients may send so much that there is always another event; an answer goes out nevertheless."""
+
+    class Endless:
+        completion_type = "an event"
+
+        def poll(self, deadline: float | None = None) -> Endless:
+            return self
+
+    sent: list[object] = []
+    core = Core((), on_call=sent.append, unary={})
+    core._queue, core._expected = Endless(), 1
+    core.answer(Arrived(lambda *begun: sent.append(begun)), b"answer", None)
+    for _ in range(TOGETHER):
+        core._next_event()
+        assert not sent
+    core._next_event()
+    assert len(sent) == 1
 
 
 async def test_an_end_under_load_is_an_end() -> None:
