@@ -224,7 +224,7 @@ class WithoutTask:
     """What stands for the task of a call that needs none, as far as pyvoy looks at it."""
 
     def add_done_callback(self, callback: object) -> None:
-        """Forget *callback*: it would tell pyvoy of a failure, and ours are answers too."""
+        """Forget *callback*: pyvoy would learn whether the call has failed, but we answer failures too."""
 
 
 WITHOUT_TASK: Final = WithoutTask()

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 AWAITED: Final = 64
 """Calls that may arrive before the first of them is looked at, without waiting in the core: in the first
 trial an empty handler answered 38,000 calls a second with one, 48,000 with 64."""
-TOGETHER: Final = 24
+MAX_TAKEN: Final = 24
 """Events that may be taken, if they are there, before an answer is sent: those of eight calls. Checks find
 what they need in the processor's caches when their answers are sent one after the other, and so does what
 sends; the client is woken less often: a Check takes 50 us of processor time so, not 68. And nothing that
@@ -158,7 +158,7 @@ class Core:
     def _next_event(self) -> Event:
         """Wait for an event. Answers are sent first, unless more of them seem to be coming at once."""
         if self._answers:
-            if self._expected and self._taken < TOGETHER:
+            if self._expected and self._taken < MAX_TAKEN:
                 self._taken += 1
                 event = self._queue.poll(AT_ONCE)
                 if event.completion_type != _TIMEOUT:
@@ -205,9 +205,9 @@ class Core:
         if on_message is None:
             self._on_call(arrival)
         else:
-            self._expected += 1
             received = functools.partial(self._receive, arrival, on_message)
             arrival.call.start_server_batch((_ReceiveMessage(_FLAGS),), received)
+            self._expected += 1
 
     def _receive(self, arrival: Arrival, on_message: OnMessage, event: Event) -> None:
         self._expected -= 1

@@ -127,7 +127,7 @@ async def test_a_check_that_fails_is_answered_though_it_has_no_task() -> None:
 
 
 async def test_only_what_has_begun_without_a_task_goes_without_one() -> None:
-    """The loop makes tasks of coroutines as ever, with their names and their context."""
+    """The loop makes tasks of coroutines as ever, with their names."""
     asyncio.get_running_loop().set_task_factory(task_unless_begun)  # type: ignore[arg-type]  # see hosted.py
     task = asyncio.create_task(asyncio.sleep(0, "done"), name="mine")
     assert await task == "done"

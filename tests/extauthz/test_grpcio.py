@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extauthz.readiness import Status
 from extauthz.transport.address import Address, ListenError
 from extauthz.transport.calls import SERVICE, Options
-from extauthz.transport.core import TOGETHER, Core
+from extauthz.transport.core import MAX_TAKEN, Core
 from extauthz.transport.grpcio import GrpcServer, arguments
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def test_events_without_end_hold_no_answer_up() -> None:
     core = Core((), on_call=sent.append, unary={})
     core._queue, core._expected = Endless(), 1
     core.answer(Arrived(lambda *begun: sent.append(begun)), b"answer", None)
-    for _ in range(TOGETHER):
+    for _ in range(MAX_TAKEN):
         core._next_event()
         assert not sent
     core._next_event()
